@@ -1,0 +1,5 @@
+/* main: parse, build, isolate, run. */
+int main(void)
+{
+	return 0;
+}
