@@ -1,0 +1,64 @@
+/*
+ * "name[,key=value…]" in the syntax of QEMU's command line: a doubled comma stands for a
+ * comma; "key" alone means key=on; a first word without "=" takes the key the caller names.
+ * Values are then read into a structure by a table, so that each option is one row.
+ */
+#ifndef BASE_OPTS_H
+#define BASE_OPTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct opt {
+	char *key, *value;
+	bool used;
+};
+struct opts {
+	const char *what; /* for messages: "-drive", "-device virtio-blk-pci"; not owned */
+	struct opt *opt;
+	size_t count;
+};
+
+/* Parses text; first_key may be NULL (then a first bare word is a boolean like any other).
+ * At most 64 keys, a key given twice is an error (-EINVAL). opts_fini() frees. */
+int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
+	       struct err *err);
+/* Adds a pair, copies both (JSON objects become opts this way). */
+int opts_add(struct opts *o, const char *key, const char *value, struct err *err);
+void opts_fini(struct opts *o);
+/* NULL if absent; marks it used. The string lives as long as o. */
+const char *opts_get(struct opts *o, const char *key);
+/* -EINVAL naming the first key that nothing asked for. */
+int opts_check_used(const struct opts *o, struct err *err);
+
+enum opt_type {
+	OPT_STR,  /* char * (strdup'ed) */
+	OPT_BOOL, /* bool; on/off, yes/no, true/false */
+	OPT_U16, OPT_U32, OPT_U64,
+	OPT_SIZE, /* uint64_t, with suffix b k M G T P E, default unit bytes */
+	OPT_ENUM, /* int; names[] ends with NULL */
+};
+struct opt_desc {
+	const char *key;
+	enum opt_type type;
+	size_t offset;       /* into the structure */
+	uint64_t min, max;   /* for numbers; max 0 means no limit */
+	const char *const *names;
+	const char *def;     /* default as text; NULL leaves the field as it is */
+	const char *doc;
+	bool required;
+};
+/* Reads every row of descs (ends with key NULL) into obj, then opts_check_used(). On error obj
+ * may be partly filled; opts_free_struct() frees the strings of it in either case. */
+int opts_read(struct opts *o, const struct opt_desc *descs, void *obj, struct err *err);
+void opts_free_struct(const struct opt_desc *descs, void *obj);
+
+/* One value, as opts_read() takes it; `def_unit` is 'b', 'k', 'M', 'G'. 0 or -EINVAL. */
+int parse_size(const char *text, char def_unit, uint64_t *out);
+int parse_u64(const char *text, uint64_t *out);
+int parse_bool(const char *text, bool *out);
+
+#endif
