@@ -1,0 +1,55 @@
+/*
+ * What a machine is to be, as the command line said it: plain data, filled by control/ in any
+ * order of the options, checked and used by machine/. Owned by the caller of machine_new(),
+ * which takes nothing over; vm_config_fini() frees.
+ */
+#ifndef MACHINE_CONFIG_H
+#define MACHINE_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/opts.h"
+
+enum machine_type {
+	MACHINE_VIRT, /* virt, virt-1.0, q35, pc-q35-nemu-1.0 */
+	MACHINE_NONE, /* no CPU, no memory: for probing over QMP */
+};
+
+/* One option that makes an object, in command-line order; opts.what is "-device" and the like. */
+struct config_item {
+	struct opts opts;
+};
+struct config_list {
+	struct config_item *item;
+	size_t count;
+};
+
+struct vm_config {
+	enum machine_type type;
+	char *machine_name;    /* as the user wrote it, or "virt" */
+	char *name;            /* -name; NULL: none */
+	bool uuid_set;
+	uint8_t uuid[16];      /* in the order of the text form */
+	char *cpu;             /* -cpu: "host[,feature=on|off…][,phys-bits=N]"; NULL: host */
+	unsigned cpus;         /* -smp, default 1 */
+	unsigned sockets, dies, cores, threads; /* product == cpus, filled in by the parser */
+	uint64_t ram;          /* bytes, default 128 MiB as in QEMU */
+	char *kernel, *initrd, *append, *bios; /* paths; NULL: none */
+	struct config_list drives, blockdevs, devices, netdevs, chardevs, objects, fw_cfgs;
+	char **serial;         /* the texts of -serial, at most 1 is not "none" */
+	size_t nserial;
+	char **qmp;            /* the texts of -qmp: unix:PATH,server=on,wait=off; tcp:…; stdio */
+	size_t nqmp;
+	bool nodefaults, nographic, no_reboot, no_shutdown, start_paused;
+	bool sandbox_off;
+	bool daemonize;
+	char *pidfile;
+	int64_t rtc_offset_s;  /* -rtc base=: seconds added to the host's UTC clock */
+};
+
+void vm_config_init(struct vm_config *c);
+void vm_config_fini(struct vm_config *c);
+
+#endif
