@@ -26,7 +26,8 @@ struct opts {
  * At most 64 keys, a key given twice is an error (-EINVAL). opts_fini() frees. */
 int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
 	       struct err *err);
-/* Adds a pair, copies both (JSON objects become opts this way). */
+/* Adds a pair, copies both (JSON objects become opts this way). The list starts as
+ * (struct opts){.what = …}. -EINVAL as above, -ENOMEM; what was there before stays. */
 int opts_add(struct opts *o, const char *key, const char *value, struct err *err);
 void opts_fini(struct opts *o);
 /* NULL if absent; marks it used. The string lives as long as o. */
@@ -36,7 +37,7 @@ int opts_check_used(const struct opts *o, struct err *err);
 
 enum opt_type {
 	OPT_STR,  /* char * (strdup'ed) */
-	OPT_BOOL, /* bool; on/off, yes/no, true/false */
+	OPT_BOOL, /* bool; on/off, yes/no, true/false, y/n */
 	OPT_U16, OPT_U32, OPT_U64,
 	OPT_SIZE, /* uint64_t, with suffix b k M G T P E, default unit bytes */
 	OPT_ENUM, /* int; names[] ends with NULL */
@@ -51,12 +52,15 @@ struct opt_desc {
 	const char *doc;
 	bool required;
 };
-/* Reads every row of descs (ends with key NULL) into obj, then opts_check_used(). On error obj
- * may be partly filled; opts_free_struct() frees the strings of it in either case. */
+/* Reads every row of descs (ends with key NULL) into obj, then opts_check_used(): keys that are
+ * not rows are taken with opts_get() before. String fields of obj are NULL or allocated when
+ * this is called (a value replaces and frees them). On error obj may be partly filled; opts_free_struct() frees the strings of it in either case. */
 int opts_read(struct opts *o, const struct opt_desc *descs, void *obj, struct err *err);
 void opts_free_struct(const struct opt_desc *descs, void *obj);
 
-/* One value, as opts_read() takes it; `def_unit` is 'b', 'k', 'M', 'G'. 0 or -EINVAL. */
+/* One value, as opts_read() takes it; `def_unit` is 'b', 'k', 'M', 'G'. 0 or -EINVAL. Numbers
+ * are as in C (0x: hexadecimal, 0: octal); sizes are decimal, "1.5G" too, or hexadecimal
+ * without a suffix; a fraction of a byte is cut off. No sign, no blanks, no overflow. */
 int parse_size(const char *text, char def_unit, uint64_t *out);
 int parse_u64(const char *text, uint64_t *out);
 int parse_bool(const char *text, bool *out);
