@@ -83,22 +83,29 @@ struct state_in;   /* a view of a whole buffer */
 
 /* One stream = header, sections, end mark with CRC32C. Sections carry (desc name, instance id). */
 int state_out_new(struct state_out **out);
-void state_out_free(struct state_out *o);
+void state_out_free(struct state_out *o); /* NULL is fine */
+/* Validates as loading would, so that what is saved can be loaded. -EINVAL if the structure
+ * breaks its table (logged with the field), -EEXIST if (d->name, instance) is there already,
+ * -ENOMEM, -E2BIG. On error the stream is as before. An unsound table is our bug: assert.
+ * instance: at most 255 characters of printable ASCII. */
 int state_put(struct state_out *o, const struct state_desc *d, const char *instance,
 	      const void *st);
 /* A section of raw bytes (guest RAM pages in the stop-save-load test); name and instance as above. */
 int state_put_blob(struct state_out *o, const char *name, const char *instance,
 		   const void *data, uint64_t len);
-/* Finishes; the buffer stays owned by o. */
+/* Finishes (nothing may be put afterwards); the buffer stays owned by o. 0 or -ENOMEM. */
 int state_out_finish(struct state_out *o, const void **data, size_t *len);
 
-/* Checks the header, the framing of every section and the CRC before anything is used. */
+/* Checks the header, the framing of every section and the CRC before anything is used. data
+ * stays the caller's and in place until state_in_free(). -EINVAL or -ENOMEM with a sentence. */
 int state_in_open(struct state_in **in, const void *data, size_t len, struct err *err);
 void state_in_free(struct state_in *in);
 /* Decodes the section (d->name, instance) into st (d->size bytes, zeroed first), validates.
- * -ENOENT if there is none, -EINVAL with a sentence if it is bad, -EEXIST if taken before. */
+ * -ENOENT if there is none, -EINVAL if it is bad, -EEXIST if taken before, each with a sentence;
+ * st is all zero then. */
 int state_get(struct state_in *in, const struct state_desc *d, const char *instance, void *st,
 	      struct err *err);
+/* The same for bytes; *data points into the stream. */
 int state_get_blob(struct state_in *in, const char *name, const char *instance,
 		   const void **data, uint64_t *len, struct err *err);
 /* -EINVAL naming the first section nobody took: nothing is silently ignored. */
