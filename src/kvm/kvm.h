@@ -1,0 +1,134 @@
+/*
+ * The virtual machine as KVM sees it: the only folder with KVM ioctls (Documentation/virt/kvm/
+ * api.rst of the kernel). It implements the interfaces that core/ and mem/ declare: struct
+ * irqchip, struct doorbells and a memory listener, and runs the vCPUs.
+ *
+ * What a CPU is (CPUID, reset registers) comes from arch/ as the structures of linux/kvm.h;
+ * machine/ carries it from there to here, and neither folder knows the other.
+ *
+ * Threads: everything is for the control loop (struct kvm_vm_config.loop) unless it says
+ * otherwise. A vCPU thread, "vcpuN", only enters the guest, dispatches the exit to the bus and
+ * enters again.
+ */
+#ifndef KVM_KVM_H
+#define KVM_KVM_H
+
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "core/bus.h"
+#include "core/doorbell.h"
+#include "core/irq.h"
+#include "core/power.h"
+#include "event/loop.h"
+#include "mem/mem.h"
+#include "state/state.h"
+
+struct kvm_vm;
+struct kvm_vcpu;
+
+/* Pins of the IOAPIC in user space: GSI 0..23. MSI routes are allocated from here upwards. */
+#define KVM_IOAPIC_PINS 24
+
+/* Everything it points to outlives the VM. */
+struct kvm_vm_config {
+	struct loop *loop; /* the control loop */
+	struct mem *mem;   /* the VM adds itself as a listener */
+	struct bus *bus;
+	struct power *power;
+	/* Each vCPU thread calls this before its first entry (the sandbox). May be NULL. */
+	loop_work_fn *thread_init;
+	void *thread_arg;
+	/* KVM_EXIT_IOAPIC_EOI: the guest ended the interrupt with this vector, whose route was
+	 * set for one of the IOAPIC's pins. Called on the vCPU's thread. May be NULL. */
+	void (*ioapic_eoi)(void *opaque, uint8_t vector);
+	void *ioapic_opaque;
+	/* MSI addresses carry destination bits 14:8 in their bits 11:5; set it exactly when
+	 * the guest's CPUID has KVM_FEATURE_MSI_EXT_DEST_ID (above 255 vCPUs). */
+	bool msi_ext_dest_id;
+};
+
+/* Opens /dev/kvm, checks what NEMU needs of it, makes a VM without vCPUs. One sentence and
+ * -ENOENT (no /dev/kvm), -EACCES, -EBUSY (another hypervisor holds the CPU), -ENOTSUP (a
+ * capability is missing; the sentence has the consequence), or what KVM returned. */
+int kvm_vm_new(const struct kvm_vm_config *cfg, struct kvm_vm **out, struct err *err);
+/* Stops and joins the vCPU threads, leaves the memory map. The control loop must not be inside
+ * a loop_call() of a vCPU; vCPUs that wait for the loop are served meanwhile. */
+void kvm_vm_free(struct kvm_vm *vm);
+
+struct irqchip *kvm_vm_irqchip(struct kvm_vm *vm);
+struct doorbells *kvm_vm_doorbells(struct kvm_vm *vm);
+
+/* The most vCPUs KVM takes, and one more than the highest APIC id. */
+unsigned kvm_vm_max_vcpus(const struct kvm_vm *vm);
+unsigned kvm_vm_max_vcpu_ids(const struct kvm_vm *vm);
+
+/* KVM_GET_SUPPORTED_CPUID, with the TSC-deadline bit of leaf 1 set (KVM has the capability,
+ * that was checked, but does not list it). The caller frees *out. 0 or -errno with a sentence. */
+int kvm_supported_cpuid(struct kvm_vm *vm, struct kvm_cpuid2 **out, struct err *err);
+
+/* --- vCPUs --- */
+
+/* How a vCPU starts: built by arch/. What is not here has the value that KVM gave the fresh
+ * vCPU (MSRs, local APIC, FPU, debug registers). */
+struct kvm_x86_init {
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+	bool runnable; /* false: waits for INIT and SIPI */
+};
+
+/* A vCPU with its thread, which waits for kvm_vcpus_resume(). index: 0, 1, … in order; 0 is
+ * the boot CPU. cpuid is copied. 0 or -errno with a sentence; owned by vm. */
+int kvm_vcpu_new(struct kvm_vm *vm, unsigned index, uint32_t apic_id,
+		 const struct kvm_cpuid2 *cpuid, struct kvm_vcpu **out, struct err *err);
+unsigned kvm_vm_vcpu_count(const struct kvm_vm *vm);
+struct kvm_vcpu *kvm_vm_vcpu(struct kvm_vm *vm, unsigned index); /* NULL if there is none */
+
+unsigned kvm_vcpu_index(const struct kvm_vcpu *v);
+uint32_t kvm_vcpu_apic_id(const struct kvm_vcpu *v);
+pid_t kvm_vcpu_tid(const struct kvm_vcpu *v); /* thread id, for query-cpus-fast */
+
+/* Paused only. Also revives a vCPU that stopped (triple fault, internal error). 0 or -errno
+ * with a sentence. Needed once before the first resume. */
+int kvm_vcpu_reset(struct kvm_vcpu *v, const struct kvm_x86_init *init, struct err *err);
+
+/* Asynchronous: asks every vCPU to leave the guest; when the last one is outside, with the
+ * access it was in completed, done(opaque) is called on the control loop, never from here. A
+ * vCPU may be waiting in a loop_call() on the control loop meanwhile, which is why nobody
+ * waits. One pause at a time; pausing what is paused calls done() all the same. */
+void kvm_vcpus_pause(struct kvm_vm *vm, void (*done)(void *opaque), void *opaque);
+/* After done() (or before the first pause: vCPUs start out paused). Tells guests with kvmclock
+ * that they were paused, so that their watchdogs do not bark. */
+void kvm_vcpus_resume(struct kvm_vm *vm);
+bool kvm_vcpus_paused(const struct kvm_vm *vm); /* true from done() on */
+
+/* --- statistics: any thread, values are read without a lock --- */
+enum kvm_stat {
+	KVM_STAT_PIO,
+	KVM_STAT_MMIO,
+	KVM_STAT_IOAPIC_EOI,
+	KVM_STAT_INTR,     /* left for a signal or a request of ours */
+	KVM_STAT_SHUTDOWN, /* triple faults */
+	KVM_STAT_ERROR,    /* internal errors, failed entries, unknown exits */
+	KVM_STAT_OTHER,
+	KVM_STAT_COUNT,
+};
+const char *kvm_stat_name(enum kvm_stat s);
+uint64_t kvm_vcpu_stat(const struct kvm_vcpu *v, enum kvm_stat s);
+
+/* --- state: paused only --- */
+
+/* Registers, FPU, MSRs, local APIC, events: section "x86-vcpu", instance: the index. */
+int kvm_vcpu_save(struct kvm_vcpu *v, struct state_out *o, struct err *err);
+/* Into a vCPU made with the same CPUID (checked). What KVM refuses is named exactly, for MSRs
+ * with index and value. The vCPU is unusable after an error until reset. */
+int kvm_vcpu_load(struct kvm_vcpu *v, struct state_in *in, struct err *err);
+/* kvmclock and the TSCs: section "x86-clock". Guest time stands still between save and load.
+ * Save it after the vCPUs, load it after them, immediately before kvm_vcpus_resume(). */
+int kvm_clock_save(struct kvm_vm *vm, struct state_out *o, struct err *err);
+int kvm_clock_load(struct kvm_vm *vm, struct state_in *in, struct err *err);
+
+#endif
