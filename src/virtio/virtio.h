@@ -40,13 +40,14 @@ struct virtio_ops {
 	/* The driver wrote FEATURES_OK with this set; false refuses it. May be NULL. */
 	bool (*features_ok)(struct virtio_dev *vd, uint64_t features);
 	/* off + len within config_len; any thread for read. write may be NULL. */
+	/* config_len 0: both may be NULL. */
 	void (*config_read)(struct virtio_dev *vd, unsigned off, void *buf, unsigned len);
 	void (*config_write)(struct virtio_dev *vd, unsigned off, const void *buf, unsigned len);
 	/* On the queue's loop. start may be NULL. */
 	void (*queue_start)(struct virtq *q);
 	void (*queue_kick)(struct virtq *q);
-	void (*queue_stop)(struct virtq *q);
-	/* All queues are stopped; back to the state before the driver. Control loop. */
+	void (*queue_stop)(struct virtq *q); /* NULL: nothing is ever in flight after a kick */
+	/* All queues are stopped; back to the state before the driver. Control loop. May be NULL. */
 	void (*reset)(struct virtio_dev *vd);
 	void (*destroy)(struct virtio_dev *vd); /* frees */
 	/* Device-specific state beside the common one; NULL: none. Paused. */
@@ -74,7 +75,7 @@ struct virtio_dev {
 	_Atomic uint8_t config_generation;
 	uint16_t config_vector;
 	_Atomic bool broken;
-	bool paused, resetting;
+	bool paused, pausing, resetting;
 	unsigned stopping;          /* queues whose virtq_stopped() is outstanding */
 	struct device *dev;         /* the transport's device: device_paused() goes there */
 	struct loop_work broken_work, stopped_work;
@@ -110,6 +111,17 @@ void virtio_set_features(struct virtio_dev *vd, uint64_t features);
 void virtio_pause(struct virtio_dev *vd);
 void virtio_resume(struct virtio_dev *vd);
 void virtio_reset(struct virtio_dev *vd);      /* machine reset: queues are stopped (paused) */
+
+/* The queue's MSI-X vector or VIRTIO_NO_VECTOR, which the driver may change while the queue runs.
+ * set: control loop; get: any thread. */
+static inline void virtio_queue_set_vector(struct virtq *q, uint16_t vector)
+{
+	__atomic_store_n(&q->vector, vector, __ATOMIC_RELAXED);
+}
+static inline uint16_t virtio_queue_vector(const struct virtq *q)
+{
+	return __atomic_load_n(&q->vector, __ATOMIC_RELAXED);
+}
 
 /* Common state; every queue is stopped. load checks sizes, alignment, ring addresses and
  * feature subset. */

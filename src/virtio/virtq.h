@@ -3,8 +3,10 @@
  * come later behind the same functions). Virtio 1.2, sections 2.6 and 2.7.
  *
  * Untrusted: everything in the rings. Each descriptor is copied once into a host copy, checked
- * (range, direction order, chain length ≤ queue size, total ≤ 2^32, no nested indirect), then
- * used. Whatever is malformed breaks the device: virtq_pop() calls virtio_broken() and returns
+ * (range, direction order, chain length, total < 2^32, no nested indirect), then used. A chain
+ * in the queue's own table has at most queue-size descriptors (2.7.5.2), one in an indirect
+ * table at most VIRTQ_MAX_SEGS: existing drivers let an indirect chain be longer than a small
+ * queue. Whatever is malformed breaks the device: virtq_pop() calls virtio_broken() and returns
  * -EPROTO for ever after, until reset; the VM goes on.
  *
  * Threads: q->loop owns a running queue; the control loop owns it otherwise. No lock,
@@ -52,41 +54,56 @@ struct virtq {
 	bool enabled;
 	gpa_t desc_gpa, avail_gpa, used_gpa;
 
+	bool resetting;  /* queue_reset was written; the queue is not at its defaults yet */
+	bool awaited;    /* stopping: counted in vd->stopping */
+
 	/* running: host pointers to the rings, checked when the queue is started */
-	enum virtq_run run;
+	_Atomic enum virtq_run run; /* → STOPPED on q->loop, everything else by the control loop */
 	void *desc, *avail, *used;
 	bool event_idx, indirect;
 	uint16_t last_avail;      /* next avail entry to take */
 	uint16_t used_idx;        /* next used entry to write */
 	uint16_t signalled_used;  /* used_idx at the last interrupt */
 	bool signalled_valid;
+	uint16_t avail_seen;      /* avail idx as read last: what is there to take */
 	bool kicks_off;           /* notifications suppressed while we poll */
-	uint16_t inflight;        /* popped, not pushed */
+	bool in_stop;             /* inside ops->queue_stop() */
+	uint16_t inflight;        /* popped, not pushed; ≤ size */
 
 	/* doorbell: an eventfd that the kernel signals (ioeventfd) */
 	int kick_fd;
 	struct loop_fd kick_watch;
-	struct loop_work work;    /* start/stop on q->loop */
 };
 
-/* Takes the next request: 1 and fills *c, 0 if there is none, -EPROTO if the queue is broken.
+/* Takes the next request: 1 and fills *c, 0 if there is none or the queue is not running, -EPROTO
+ * if the device is broken.
  * iov[max]: if the chain has more segments the device breaks, too. */
 int virtq_pop(struct virtq *q, struct virtq_chain *c, struct iovec *iov, unsigned max);
-/* Gives the request back, `written` bytes of its in-part were written (marks them dirty). Does
- * not interrupt: call virtq_notify() after a batch. Any order. */
+/* Gives the request back, `written` bytes from the start of its in-part were written (marks them
+ * dirty; what else was written the device marks itself). Does not interrupt: call virtq_notify()
+ * after a batch. Any order. */
 void virtq_push(struct virtq *q, const struct virtq_chain *c, uint32_t written);
 /* Puts the last popped request back untouched (no room for it now). */
 void virtq_unpop(struct virtq *q, const struct virtq_chain *c);
 /* Interrupts the driver if it asked for it. */
 void virtq_notify(struct virtq *q);
 /* Suppress kicks while busy; virtq_kicks_on() returns true if requests came meanwhile (then
- * handle them before sleeping). */
+ * handle them before sleeping); false on a queue that is broken or not running. A device that
+ * would serve a driver for ever stops after some rounds and calls virtq_kick_self(): the loop
+ * gets to its other work and then calls queue_kick() again. */
 void virtq_kicks_off(struct virtq *q);
 bool virtq_kicks_on(struct virtq *q);
+void virtq_kick_self(struct virtq *q);
 bool virtq_empty(struct virtq *q);
+bool virtq_running(const struct virtq *q); /* false from ops->queue_stop() on */
 
 /* A device's answer to ops->queue_stop(): nothing of this queue is in flight any more. Called on
  * q->loop, may happen inside queue_stop(). */
 void virtq_stopped(struct virtq *q);
+
+/* --- for virtio.c: control loop, the queue is not running --- */
+/* Maps the rings and prepares the running state; -EINVAL: a ring is not in guest RAM. */
+int virtq_map(struct virtq *q);
+void virtq_defaults(struct virtq *q); /* as after a reset */
 
 #endif
