@@ -1,0 +1,65 @@
+# A thin front: meson builds, scripts/ do the work. Each goal first installs what Debian packages
+# it lacks (scripts/deps, as root or through sudo; it says what and why).
+#
+#   make                     build/nemu
+#   make demo                boot a Debian guest with it; DEMO_CMD='…' says what to run in it
+#   make check               every test, about half an hour on two cores; STAGES='unit lab' for some
+#   make soak                the same and what takes longer
+#   make bench               NEMU beside QEMU, printed as ratios
+#   make fuzz TARGET=… TIME=SECONDS
+#   make asan | tsan         build-asan/nemu, build-tsan/nemu
+#   make lint                formatting of what is not committed yet; BASE=main: since then
+#   make tidy                clang-tidy over src/; slow
+#   make install             to DESTDIR and PREFIX
+#   make clean               remove what was built
+
+PREFIX ?= /usr/local
+STAGES ?=
+TIME ?= 60
+BASE ?= HEAD
+
+all:
+	@scripts/deps build
+	@scripts/check --build build
+
+asan tsan:
+	@scripts/deps build
+	@scripts/check --build build-$@
+
+demo: all
+	@scripts/deps lab image
+	@scripts/demo
+
+check:
+	@scripts/deps build lab image check
+	@scripts/check $(STAGES)
+
+soak:
+	@scripts/deps build lab image check
+	@scripts/check --soak $(STAGES)
+
+bench: all
+	@scripts/deps lab image bench
+	@tests/bench/run
+
+fuzz:
+	@scripts/deps build
+	@[ -n "$(TARGET)" ] || { echo "make fuzz: give TARGET=, a file of tests/fuzz without fuzz_" >&2; exit 1; }
+	@scripts/check --fuzz "$(TARGET)" "$(TIME)"
+
+install: all
+	@meson configure build -Dprefix="$(PREFIX)"
+	@meson install -C build $(if $(DESTDIR),--destdir "$(abspath $(DESTDIR))")
+
+lint:
+	@scripts/deps build
+	@tools/check-layers
+	@scripts/lint $(BASE)
+
+tidy: all
+	@run-clang-tidy -quiet -p build '$(CURDIR)/src/.*'
+
+clean:
+	rm -rf build build-clang build-hooks build-asan build-tsan build-fuzz
+
+.PHONY: all asan tsan demo check soak bench fuzz install lint tidy clean
