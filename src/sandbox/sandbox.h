@@ -3,20 +3,21 @@
  *
  *   1. parse the command line         opens nothing
  *   2. sandbox_early()                before anything is opened
- *   3. broker_start()                 while the process is small: no guest memory, one thread
+ *   3. broker_start()                 one thread, and before guest memory is mapped
  *      (sandbox/broker.h)
- *   4. open what the command line names, build the machine; no thread is started yet
- *   5. sandbox_isolate()              one thread; from here on nothing can be opened
- *   6. start vCPU threads and iothreads; each calls sandbox_thread_enter() first of all
- *   7. run
+ *   4. sandbox_new()                  then open what the command line names, build the machine,
+ *      tell the broker what was made and what it shall be able to open
+ *   5. sandbox_isolate()              from here on the main thread can open nothing
+ *   6. run
  *
- * Why threads come after isolation and not before: capabilities, Landlock and seccomp belong to
- * a thread, not to the process, and a new thread inherits them from the one that starts it. A
- * thread that is started after stage 5 therefore has the main thread's restrictions before its
- * first instruction, whatever it forgets, and those that are started much later (a plugged CPU,
- * object-add iothread) go the same way. Filters stack, so the main thread's list contains the
- * lists of the other kinds, and each kind then narrows itself. sandbox_isolate() refuses to run
- * in a process that has several threads.
+ * Capabilities, Landlock and seccomp belong to a thread, not to the process, and a new thread
+ * inherits them. Every thread but main calls sandbox_thread_enter() first of all:
+ *   - one that is started before stage 5 gives up everything there, on its own; main's stage 5
+ *     waits until all threads have done so, and fails if one does not;
+ *   - one that is started after stage 5 (a plugged CPU, object-add iothread) has inherited
+ *     main's restrictions before its first instruction and narrows itself there. Filters stack,
+ *     so main's list contains the lists of the other kinds.
+ * Only the main thread starts threads.
  *
  * The lists of permitted system calls are generated from the `#syscalls` comments in src/ (see
  * tools/gen-syscalls). No kind has open, socket, exec, ptrace or executable mappings; ioctl is
@@ -39,6 +40,7 @@ enum sandbox_thread {
 	SANDBOX_THREADS
 };
 
+struct broker;
 struct sandbox;
 
 /*
@@ -55,29 +57,31 @@ struct sandbox;
 int sandbox_early(const int *keep, size_t n, struct err *err);
 
 /*
- * Compiles the filters; opens and closes a memfd. Between stages 2 and 5. With enabled false
- * (-sandbox off) the stages below do nothing, so callers need not know; sandbox_new() then
- * prints sandbox_disabled_warning(). 0 or -errno with a sentence.
+ * Compiles the filters; opens and closes a memfd. In the process that will use them (they name
+ * its pid, so after -daemonize has forked). With enabled false (-sandbox off) the stages below
+ * do nothing, so callers need not know; sandbox_new() then prints sandbox_disabled_warning().
+ * 0 or -errno with a sentence.
  */
 int sandbox_new(struct sandbox **out, bool enabled, struct err *err);
 void sandbox_free(struct sandbox *sb); /* harmless on NULL; threads have ended */
 void sandbox_disabled_warning(void);
 
 /*
- * Stage 5. In the main thread, the only one, after everything that the command line names is
- * open and before the first guest instruction: makes libraries open now what they would open
- * later, drops all capabilities (bounding and ambient set included), enters a Landlock domain
- * without any rule (a kernel that has none is logged once and accepted), then loads the main
- * thread's filter. Cannot be undone. -EBUSY if there are other threads, -ENOSYS without
- * seccomp, other -errno; all with a sentence. After an error the process must end.
+ * Stage 5, in the main thread, when everything that the command line names is open and before
+ * the first guest instruction: seals the broker's policy (broker may be NULL), makes libraries
+ * open now what they would open later, drops all capabilities (bounding and ambient set
+ * included), enters a Landlock domain without any rule (a kernel that has none is logged once
+ * and accepted), then loads the main thread's filter. Cannot be undone. -EBUSY naming a thread
+ * that has not entered the sandbox within 5 seconds, -ENOSYS without seccomp, other -errno; all
+ * with a sentence. After an error the process must end.
  */
-int sandbox_isolate(struct sandbox *sb, struct err *err);
+int sandbox_isolate(struct sandbox *sb, struct broker *broker, struct err *err);
 
 /*
- * Stage 6, the first thing a new thread does: narrows it to its kind. Any thread but main, once
- * each. 0 or -errno; a thread that could not be narrowed must not go on.
+ * The first thing a new thread does: narrows it to its kind. Any thread but main, once each.
+ * 0 or -errno; a thread that could not be narrowed must not go on.
  */
-int sandbox_thread_enter(const struct sandbox *sb, enum sandbox_thread kind);
+int sandbox_thread_enter(struct sandbox *sb, enum sandbox_thread kind);
 /* The same, shaped as a thread's first function (loop_thread_start() and its like): arg is the
  * struct sandbox; ends the process with a log line if it fails. */
 void sandbox_vcpu_enter(void *sandbox);
