@@ -55,8 +55,8 @@ struct kvm_vm_config {
  * -ENOENT (no /dev/kvm), -EACCES, -EBUSY (another hypervisor holds the CPU), -ENOTSUP (a
  * capability is missing; the sentence has the consequence), or what KVM returned. */
 int kvm_vm_new(const struct kvm_vm_config *cfg, struct kvm_vm **out, struct err *err);
-/* Stops and joins the vCPU threads, leaves the memory map. The control loop must not be inside
- * a loop_call() of a vCPU; vCPUs that wait for the loop are served meanwhile. */
+/* Paused only (kvm_vcpus_pause() has called done(), or nothing was ever resumed): joins the
+ * vCPU threads, leaves the memory map. */
 void kvm_vm_free(struct kvm_vm *vm);
 
 struct irqchip *kvm_vm_irqchip(struct kvm_vm *vm);
@@ -123,11 +123,12 @@ uint64_t kvm_vcpu_stat(const struct kvm_vcpu *v, enum kvm_stat s);
 
 /* Registers, FPU, MSRs, local APIC, events: section "x86-vcpu", instance: the index. */
 int kvm_vcpu_save(struct kvm_vcpu *v, struct state_out *o, struct err *err);
-/* Into a vCPU made with the same CPUID (checked). What KVM refuses is named exactly, for MSRs
- * with index and value. The vCPU is unusable after an error until reset. */
+/* Into a vCPU made with the same CPUID (checked), after kvm_clock_load(). What KVM refuses is
+ * named exactly, for MSRs with index and value. After an error the vCPU needs a reset. */
 int kvm_vcpu_load(struct kvm_vcpu *v, struct state_in *in, struct err *err);
-/* kvmclock and the TSCs: section "x86-clock". Guest time stands still between save and load.
- * Save it after the vCPUs, load it after them, immediately before kvm_vcpus_resume(). */
+/* kvmclock and the TSCs: section "x86-clock". Guest time stands still between save and load
+ * (but goes on during a mere pause). Load it when all vCPUs exist and RAM and devices are
+ * loaded, immediately before kvm_vcpu_load(), whose timers count from it. */
 int kvm_clock_save(struct kvm_vm *vm, struct state_out *o, struct err *err);
 int kvm_clock_load(struct kvm_vm *vm, struct state_in *in, struct err *err);
 
