@@ -62,7 +62,7 @@ struct kvm_vm {
 	int sys_fd, fd;
 	size_t run_size, xsave_size;
 	unsigned max_vcpus, max_vcpu_ids;
-	bool sregs2, xsave2, payload, tsc_control, kvmclock_ctrl, tsc_offset;
+	bool sregs2, xcrs, xsave2, payload, tsc_control, kvmclock_ctrl, tsc_offset;
 	uint64_t mce_cap; /* 0: no machine check architecture */
 	struct kvm_slots slots;
 	struct kvm_irqs irqs;

@@ -55,7 +55,6 @@ static const struct {
 	{ KVM_CAP_VCPU_EVENTS, "VCPU_EVENTS", "pending interrupts could not be saved" },
 	{ KVM_CAP_DEBUGREGS, "DEBUGREGS", "debug registers could not be saved" },
 	{ KVM_CAP_XSAVE, "XSAVE", "FPU and vector registers could not be saved" },
-	{ KVM_CAP_XCRS, "XCRS", "extended control registers could not be saved" },
 };
 
 int kvm_ioctl(int fd, unsigned long request, void *arg)
@@ -201,6 +200,7 @@ static int vm_setup(struct kvm_vm *vm, struct err *err)
 	if (!vm->max_vcpu_ids) {
 		vm->max_vcpu_ids = vm->max_vcpus;
 	}
+	vm->xcrs = kvm_cap(vm, KVM_CAP_XCRS); /* absent on processors without XSAVE */
 	vm->sregs2 = kvm_cap(vm, KVM_CAP_SREGS2);
 	vm->tsc_control = kvm_cap(vm, KVM_CAP_TSC_CONTROL);
 	vm->tsc_offset = kvm_cap(vm, KVM_CAP_VCPU_ATTRIBUTES);

@@ -265,10 +265,13 @@ static int debug_set(struct kvm_vcpu *v, const struct x86_debug *d)
 static int xcrs_get(struct kvm_vcpu *v, struct x86_vcpu_state *st)
 {
 	struct kvm_xcrs k = { 0 };
-	int r = kvm_ioctl(v->fd, KVM_GET_XCRS, &k);
 
-	if (r < 0) {
-		return r;
+	if (v->vm->xcrs) {
+		int r = kvm_ioctl(v->fd, KVM_GET_XCRS, &k);
+
+		if (r < 0) {
+			return r;
+		}
 	}
 	st->xcr_count = MIN(k.nr_xcrs, KVM_MAX_XCRS);
 	for (uint32_t i = 0; i < st->xcr_count; i++) {
