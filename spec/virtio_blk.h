@@ -22,7 +22,8 @@
 #define VIRTIO_BLK_F_LIFETIME     15
 #define VIRTIO_BLK_F_SECURE_ERASE 16
 
-struct virtio_blk_config { /* [5.2.4] */
+/* [5.2.4] The specification calls it virtio_blk_config, which here is what an operator sets. */
+struct virtio_blk_config_layout {
 	le64 capacity; /* 512-byte sectors */
 	le32 size_max;
 	le32 seg_max;
@@ -52,10 +53,10 @@ struct virtio_blk_config { /* [5.2.4] */
 	le32 max_secure_erase_seg;
 	le32 secure_erase_sector_alignment;
 };
-_Static_assert(offsetof(struct virtio_blk_config, writeback) == 32, "virtio_blk_config");
-_Static_assert(offsetof(struct virtio_blk_config, write_zeroes_may_unmap) == 56,
+_Static_assert(offsetof(struct virtio_blk_config_layout, writeback) == 32, "virtio_blk_config");
+_Static_assert(offsetof(struct virtio_blk_config_layout, write_zeroes_may_unmap) == 56,
 	       "virtio_blk_config");
-_Static_assert(sizeof(struct virtio_blk_config) == 72, "virtio_blk_config");
+_Static_assert(sizeof(struct virtio_blk_config_layout) == 72, "virtio_blk_config");
 
 /* Request types [5.2.6] */
 #define VIRTIO_BLK_T_IN           0

@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 #include "base/err.h"
+#include "base/iov.h"
 #include "base/opts.h"
 #include "event/loop.h"
 #include "event/uring.h"
@@ -41,9 +42,11 @@ struct blk_req {
 	/* the node's */
 	struct blk_chan *chan;
 	struct uring_req ur;
-	uint64_t progress;
-	struct iovec *bounce_iov;     /* continuation of a short transfer, or an aligned copy */
-	void *bounce;
+	int result;
+	uint64_t progress;            /* bytes done */
+	struct iov_cur cur;           /* where they end in iov */
+	struct iovec one;             /* the rest of an entry after a short transfer, or a bounce */
+	void *bounce;                 /* an aligned copy of what the host cannot take in place */
 	struct list node;
 };
 
@@ -57,8 +60,12 @@ struct blk_info {
 
 /* -blockdev and -drive: driver=raw|file|host_device|null-co; file.driver=…,file.filename=…;
  * filename, node-name, read-only, cache.direct, cache.no-flush, discard=unmap|ignore, aio=io_uring,
- * locking=auto|on|off. Takes what it understands from o and refuses the rest (-EINVAL).
- * -EAGAIN with a sentence if another process has the image locked, -ENOENT, -EACCES, … */
+ * locking=auto|on|off, size (null-co). Takes what it understands from o and refuses the rest
+ * (-EINVAL). -EAGAIN with a sentence if another process has the image locked, -ENOENT, -EACCES, …
+ *
+ * A file whose size is no multiple of 512 is refused for writing; read-only it is rounded up and
+ * the tail reads as zeros. With cache.direct on a host whose blocks have 4096 bytes the node's
+ * blocks have 4096 bytes, too. */
 int blk_open(struct opts *o, struct blk_node **out, struct err *err);
 /* A node on caller-provided ops is made by tests and later formats with blk_node_new() in
  * block/block_int.h. */
@@ -74,8 +81,9 @@ int blk_chan_open(struct blk_node *n, struct loop *l, struct blk_chan **out, str
 void blk_chan_close(struct blk_chan *c); /* nothing in flight */
 
 /* Queues a request on its loop. Never fails directly and never calls done() inside: errors come
- * through done(). Ranges are checked against the size (-EINVAL), writes to a read-only node are
- * -EROFS. */
+ * through done(). Ranges are checked against the size and info.align (-EINVAL), writes to a
+ * read-only node are -EROFS. A discard on a node without discard does nothing, as does a flush
+ * where nothing is cached; write-zeroes always works. r may be reused inside done(). */
 void blk_submit(struct blk_chan *c, struct blk_req *r);
 unsigned blk_chan_inflight(const struct blk_chan *c);
 

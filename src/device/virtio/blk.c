@@ -1,0 +1,623 @@
+/*
+ * virtio-blk. Virtio 1.2, section 5.2.
+ *
+ * Path of a request: doorbell → blk_kick() pops all there is → blk_submit() for each → the loop
+ * submits them together before it sleeps → io_done() writes the status and pushes → one
+ * interrupt for the batch, from the loop's hook.
+ *
+ * Invariants:
+ * 1. a request structure is free, or its chain is popped and not pushed; there are as many as
+ *    the queue can have entries, so one is always free (virtq.c, invariant 1);
+ * 2. the status byte is the last device-writable byte of the chain, wherever the descriptors
+ *    end; the data in front of it is what the block node gets;
+ * 3. nothing is allocated after creation.
+ *
+ * A request that the driver may make but that cannot be done is answered with IOERR or UNSUPP;
+ * a chain without room for header or status breaks the device.
+ *
+ * Write cache: volatile if the node has one, the driver took FLUSH, and it did not switch the
+ * cache off (CONFIG_WCE); else every write and write-zeroes is FUA (5.2.6.2).
+ *
+ * Threads: the queue's loop; configuration on the control loop. Untrusted: the driver.
+ */
+#include "device/virtio/blk.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/iov.h"
+#include "spec/virtio.h"
+#include "spec/virtio_blk.h"
+
+#define QUEUE_SIZE_DEFAULT 256
+#define QUEUE_SIZE_MIN	   4
+#define HDR_STATUS_SEGS	   2u
+#define SPLIT_SEGS	   2u	      /* pieces that lie across two memory regions */
+#define DISCARD_SECTORS	   (1u << 22) /* 2 GiB */
+#define ZERO_SECTORS	   (1u << 16) /* 32 MiB: they may have to be written */
+#define KICK_ROUNDS	   4
+#define SECTOR		   VIRTIO_BLK_SECTOR_SIZE
+#define FEATURE(bit)	   (UINT64_C(1) << (bit))
+
+struct request {
+	struct virtio_blk *blk;
+	struct request *next; /* free list */
+	struct virtq_chain chain;
+	struct blk_req io;
+	struct iovec *iov;
+	struct iovec *last; /* entry whose end is the status byte */
+};
+
+struct virtio_blk {
+	struct virtio_dev vd;
+	struct blk_node *node;
+	struct blk_chan *chan;
+	struct blk_info info;
+	struct loop *loop;
+	bool read_only, claimed;
+	uint8_t serial[VIRTIO_BLK_ID_BYTES];
+	_Atomic bool writeback;
+	unsigned max_segs;
+	struct request *pool;
+	struct iovec *iovs;
+
+	/* the queue's loop */
+	struct request *free;
+	struct loop_hook hook;
+	bool unsignalled; /* pushed since the last virtq_notify() */
+};
+
+static struct virtio_blk *of_vd(struct virtio_dev *vd)
+{
+	return container_of(vd, struct virtio_blk, vd);
+}
+
+/* --- configuration --- */
+
+static uint64_t blk_features(struct virtio_dev *vd)
+{
+	const struct virtio_blk *b = of_vd(vd);
+	uint64_t f = FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_BLK_SIZE) |
+		     FEATURE(VIRTIO_BLK_F_TOPOLOGY);
+
+	if (b->read_only) {
+		return f | FEATURE(VIRTIO_BLK_F_RO);
+	}
+	if (b->info.write_cache) {
+		f |= FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_CONFIG_WCE);
+	}
+	if (b->info.can_discard) {
+		f |= FEATURE(VIRTIO_BLK_F_DISCARD);
+	}
+	if (b->info.can_zero) {
+		f |= FEATURE(VIRTIO_BLK_F_WRITE_ZEROES);
+	}
+	return f;
+}
+
+static void blk_config_read(struct virtio_dev *vd, unsigned off, void *buf, unsigned len)
+{
+	struct virtio_blk *b = of_vd(vd);
+	const struct blk_info *i = &b->info;
+	uint32_t align = MAX(i->discard_granularity, i->block_size) / SECTOR;
+	struct virtio_blk_config_layout c = {
+		.capacity = le64_of(i->size / SECTOR),
+		.seg_max = le32_of(b->max_segs - HDR_STATUS_SEGS - SPLIT_SEGS),
+		.blk_size = le32_of(i->block_size),
+		.topology.min_io_size = le16_of(1),
+		.writeback = atomic_load(&b->writeback),
+		.num_queues = le16_of(1),
+	};
+
+	if (i->can_discard && !b->read_only) {
+		c.max_discard_sectors = le32_of(DISCARD_SECTORS);
+		c.max_discard_seg = le32_of(1);
+		c.discard_sector_alignment = le32_of(align);
+	}
+	if (i->can_zero && !b->read_only) {
+		c.max_write_zeroes_sectors = le32_of(ZERO_SECTORS);
+		c.max_write_zeroes_seg = le32_of(1);
+		c.write_zeroes_may_unmap = i->can_discard;
+	}
+	memcpy(buf, (const char *)&c + off, len);
+}
+
+static void blk_config_write(struct virtio_dev *vd, unsigned off, const void *buf, unsigned len)
+{
+	struct virtio_blk *b = of_vd(vd);
+	uint8_t v;
+
+	if (off != offsetof(struct virtio_blk_config_layout, writeback) || len != 1 ||
+	    !virtio_has(vd, VIRTIO_BLK_F_CONFIG_WCE)) {
+		return; /* everything else is read-only */
+	}
+	memcpy(&v, buf, 1);
+	atomic_store(&b->writeback, v & 1);
+}
+
+static void blk_reset(struct virtio_dev *vd)
+{
+	struct virtio_blk *b = of_vd(vd);
+
+	atomic_store(&b->writeback, b->info.write_cache);
+}
+
+static unsigned write_flags(struct virtio_blk *b)
+{
+	bool cached = atomic_load(&b->writeback) && virtio_has(&b->vd, VIRTIO_BLK_F_FLUSH);
+
+	return cached ? 0 : BLK_FUA;
+}
+
+/* --- answers --- */
+
+static void answer(struct request *r, uint8_t status, uint32_t written)
+{
+	struct virtio_blk *b = r->blk;
+	struct virtq *q = &b->vd.queue[0];
+
+	/* The status byte comes back to the chain it was cut from. */
+	((uint8_t *)r->last->iov_base)[r->last->iov_len++] = status;
+	if (written != r->chain.in_len) {
+		/* Not everything in front of the status was written, so the length that the
+		 * driver hears cannot count it; the pages are dirty all the same. */
+		mem_dirty_iov(b->vd.vm->mem, r->iov + r->chain.n_out, r->chain.n_in,
+			      r->chain.in_len);
+	}
+	virtq_push(q, &r->chain, written);
+	b->unsignalled = true;
+	r->next = b->free;
+	b->free = r;
+}
+
+static void answer_failed(struct request *r, uint8_t status)
+{
+	answer(r, status, r->chain.in_len == 1 ? 1 : 0);
+}
+
+static void stopped_check(struct virtio_blk *b)
+{
+	struct virtq *q = &b->vd.queue[0];
+
+	if (!virtq_running(q) && q->inflight == 0) {
+		virtq_notify(q);
+		b->unsignalled = false;
+		loop_hook_del(&b->hook);
+		virtq_stopped(q);
+	}
+}
+
+static void io_done(struct blk_req *io, int result)
+{
+	struct request *r = container_of(io, struct request, io);
+	struct virtio_blk *b = r->blk;
+
+	if (result == 0) {
+		/* A read fills all of the in-part; of a write it is the status alone. */
+		bool all = io->op == BLK_READ || r->chain.in_len == 1;
+
+		answer(r, VIRTIO_BLK_S_OK, all ? r->chain.in_len : 0);
+	} else {
+		answer_failed(r, VIRTIO_BLK_S_IOERR);
+	}
+	stopped_check(b);
+}
+
+static void batch_end(void *arg)
+{
+	struct virtio_blk *b = arg;
+
+	if (b->unsignalled) {
+		b->unsignalled = false;
+		virtq_notify(&b->vd.queue[0]);
+	}
+}
+
+/* --- requests --- */
+
+/* Byte range of a request in sectors, or false if it is not inside the disk. */
+static bool range_set(const struct virtio_blk *b, struct blk_req *io, uint64_t sector,
+		      uint64_t bytes)
+{
+	uint64_t capacity = b->info.size / SECTOR;
+
+	if (bytes % SECTOR || !range_within(sector, bytes / SECTOR, capacity)) {
+		return false;
+	}
+	io->off = sector * SECTOR;
+	io->len = bytes;
+	return true;
+}
+
+/* Cuts the header off the front of the out-part; what is left begins at *first. */
+static void header_take(struct request *r, struct virtio_blk_req_hdr *h, unsigned *first)
+{
+	struct iov_cur cur = iov_cur_init(r->iov, r->chain.n_out);
+	size_t done = iov_cur_read(&cur, h, sizeof(*h));
+	size_t left = sizeof(*h);
+	unsigned i = 0;
+
+	assert(done == sizeof(*h));
+	while (i < r->chain.n_out && left >= r->iov[i].iov_len) {
+		left -= r->iov[i].iov_len;
+		i++;
+	}
+	if (left) {
+		r->iov[i].iov_base = (char *)r->iov[i].iov_base + left;
+		r->iov[i].iov_len -= left;
+	}
+	*first = i;
+}
+
+static void transfer(struct request *r, enum blk_op op, uint64_t sector, unsigned first)
+{
+	struct virtio_blk *b = r->blk;
+	bool read = op == BLK_READ;
+	unsigned n = read ? (unsigned)(r->last - (r->iov + first)) + 1 : r->chain.n_out - first;
+	uint64_t bytes = read ? r->chain.in_len - 1
+			      : r->chain.out_len - sizeof(struct virtio_blk_req_hdr);
+
+	if (!range_set(b, &r->io, sector, bytes) || (!read && b->read_only)) {
+		answer_failed(r, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	r->io.op = op;
+	r->io.iov = r->iov + first;
+	r->io.niov = n;
+	r->io.flags = read ? 0 : write_flags(b);
+	blk_submit(b->chan, &r->io);
+}
+
+/* DISCARD and WRITE_ZEROES: one segment (max_discard_seg and max_write_zeroes_seg are 1). */
+static void erase(struct request *r, enum blk_op op, unsigned first)
+{
+	struct virtio_blk *b = r->blk;
+	struct iov_cur cur = iov_cur_init(r->iov + first, r->chain.n_out - first);
+	struct virtio_blk_discard_write_zeroes seg;
+	bool zero = op == BLK_WRITE_ZEROES;
+	uint64_t payload = r->chain.out_len - sizeof(struct virtio_blk_req_hdr);
+	uint32_t flags, sectors;
+
+	if (!virtio_has(&b->vd, zero ? VIRTIO_BLK_F_WRITE_ZEROES : VIRTIO_BLK_F_DISCARD)) {
+		answer_failed(r, VIRTIO_BLK_S_UNSUPP);
+		return;
+	}
+	if (payload != sizeof(seg) || iov_cur_read(&cur, &seg, sizeof(seg)) != sizeof(seg)) {
+		answer_failed(r, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	flags = le32_get(seg.flags);
+	sectors = le32_get(seg.num_sectors);
+	/* 5.2.6.2: unknown flags, and unmap in a discard, are unsupported. */
+	if (flags & ~(zero ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0u)) {
+		answer_failed(r, VIRTIO_BLK_S_UNSUPP);
+		return;
+	}
+	if (sectors > (zero ? ZERO_SECTORS : DISCARD_SECTORS) || b->read_only ||
+	    !range_set(b, &r->io, le64_get(seg.sector), (uint64_t)sectors * SECTOR)) {
+		answer_failed(r, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	r->io.op = op;
+	r->io.flags = zero ? write_flags(b) | (flags ? BLK_MAY_UNMAP : 0) : 0;
+	r->io.iov = NULL;
+	r->io.niov = 0;
+	blk_submit(b->chan, &r->io);
+}
+
+static void flush(struct request *r)
+{
+	r->io.op = BLK_FLUSH;
+	r->io.flags = 0;
+	r->io.off = r->io.len = 0;
+	r->io.iov = NULL;
+	r->io.niov = 0;
+	blk_submit(r->blk->chan, &r->io);
+}
+
+static void get_id(struct request *r)
+{
+	struct iov_cur cur = iov_cur_init(r->iov + r->chain.n_out, r->chain.n_in);
+	size_t done = iov_cur_write(&cur, r->blk->serial, sizeof(r->blk->serial));
+
+	answer(r, VIRTIO_BLK_S_OK, done + 1 == r->chain.in_len ? r->chain.in_len : 0);
+}
+
+/* One popped chain. False: it broke the device. */
+static bool request_start(struct request *r)
+{
+	struct virtio_blk *b = r->blk;
+	struct virtio_blk_req_hdr h;
+	unsigned first;
+
+	if (r->chain.out_len < sizeof(h) || r->chain.in_len < 1) {
+		virtio_broken(&b->vd, "request without room for header or status");
+		return false;
+	}
+	r->last = &r->iov[r->chain.n_out + r->chain.n_in - 1];
+	r->last->iov_len--;
+	header_take(r, &h, &first);
+	switch (le32_get(h.type)) {
+	case VIRTIO_BLK_T_IN:
+		transfer(r, BLK_READ, le64_get(h.sector), r->chain.n_out);
+		break;
+	case VIRTIO_BLK_T_OUT:
+		transfer(r, BLK_WRITE, le64_get(h.sector), first);
+		break;
+	case VIRTIO_BLK_T_FLUSH:
+		flush(r);
+		break;
+	case VIRTIO_BLK_T_GET_ID:
+		get_id(r);
+		break;
+	case VIRTIO_BLK_T_DISCARD:
+		erase(r, BLK_DISCARD, first);
+		break;
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		erase(r, BLK_WRITE_ZEROES, first);
+		break;
+	default:
+		answer_failed(r, VIRTIO_BLK_S_UNSUPP);
+		break;
+	}
+	return true;
+}
+
+/* --- the queue --- */
+
+/* Takes one request; false if there is none, or the device is broken. */
+static bool request_next(struct virtio_blk *b, struct virtq *q)
+{
+	struct request *r = b->free;
+
+	if (!r) {
+		if (!virtq_empty(q)) {
+			/* All entries are in flight: one of them was made available twice. */
+			virtio_broken(q->vd, "more requests than the queue has entries");
+		}
+		return false;
+	}
+	if (virtq_pop(q, &r->chain, r->iov, b->max_segs) <= 0) {
+		return false;
+	}
+	b->free = r->next;
+	if (!request_start(r)) {
+		virtq_unpop(q, &r->chain);
+		r->next = b->free;
+		b->free = r;
+		return false;
+	}
+	return true;
+}
+
+static void blk_kick(struct virtq *q)
+{
+	struct virtio_blk *b = of_vd(q->vd);
+
+	/* Requests that are answered at once could keep a fast driver and us busy for ever:
+	 * after some rounds the loop gets to its other work first. */
+	for (unsigned rounds = 0; rounds < KICK_ROUNDS; rounds++) {
+		unsigned taken = 0;
+
+		virtq_kicks_off(q);
+		while (taken < q->size && request_next(b, q)) {
+			taken++;
+		}
+		if (taken < q->size && !virtq_kicks_on(q)) {
+			return;
+		}
+	}
+	virtq_kicks_on(q);
+	virtq_kick_self(q);
+}
+
+static void blk_queue_start(struct virtq *q)
+{
+	struct virtio_blk *b = of_vd(q->vd);
+
+	b->unsignalled = false;
+	loop_hook_add(q->loop, &b->hook);
+}
+
+static void blk_queue_stop(struct virtq *q)
+{
+	stopped_check(of_vd(q->vd));
+}
+
+/* --- state --- */
+
+struct blk_state {
+	uint64_t capacity;
+	bool writeback;
+};
+static const struct state_field state_fields[] = {
+	STATE_F_U64(struct blk_state, capacity),
+	STATE_F_BOOL(struct blk_state, writeback),
+	STATE_F_END,
+};
+static const struct state_desc blk_state_desc = {
+	.name = "virtio-blk",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct blk_state),
+	.fields = state_fields,
+};
+
+static int blk_save(struct virtio_dev *vd, void *st, struct err *err)
+{
+	struct virtio_blk *b = of_vd(vd);
+
+	(void)err;
+	*(struct blk_state *)st = (struct blk_state){
+		.capacity = b->info.size / SECTOR,
+		.writeback = atomic_load(&b->writeback),
+	};
+	return 0;
+}
+
+static int blk_load(struct virtio_dev *vd, const void *st, struct err *err)
+{
+	struct virtio_blk *b = of_vd(vd);
+	const struct blk_state *s = st;
+
+	if (s->capacity != b->info.size / SECTOR) {
+		return err_set(err, EINVAL,
+			       "%s: the saved disk has %llu sectors, '%s' has %llu; give the "
+			       "device the disk it was saved with",
+			       vd->name, (unsigned long long)s->capacity, blk_name(b->node),
+			       (unsigned long long)(b->info.size / SECTOR));
+	}
+	atomic_store(&b->writeback, s->writeback);
+	return 0;
+}
+
+/* --- life --- */
+
+static void chan_close_on_loop(void *arg)
+{
+	struct virtio_blk *b = arg;
+
+	blk_chan_close(b->chan);
+}
+
+static void blk_destroy(struct virtio_dev *vd)
+{
+	struct virtio_blk *b = of_vd(vd);
+
+	virtio_dev_fini(vd);
+	if (b->chan) {
+		loop_call(b->loop, chan_close_on_loop, b);
+	}
+	if (b->claimed) {
+		blk_release(b->node, !b->read_only);
+	}
+	free(b->pool);
+	free(b->iovs);
+	free(b);
+}
+
+static const struct virtio_ops blk_ops = {
+	.name = "virtio-blk",
+	.device_id = VIRTIO_ID_BLOCK,
+	.pci_class = 0x010000, /* mass storage, SCSI: what firmware expects of it */
+	.config_len = sizeof(struct virtio_blk_config_layout),
+	.features = blk_features,
+	.config_read = blk_config_read,
+	.config_write = blk_config_write,
+	.queue_start = blk_queue_start,
+	.queue_kick = blk_kick,
+	.queue_stop = blk_queue_stop,
+	.reset = blk_reset,
+	.destroy = blk_destroy,
+	.state = &blk_state_desc,
+	.save = blk_save,
+	.load = blk_load,
+};
+
+struct chan_call {
+	struct virtio_blk *blk;
+	struct err *err;
+	int result;
+};
+
+static void chan_open_on_loop(void *arg)
+{
+	struct chan_call *c = arg;
+
+	c->result = blk_chan_open(c->blk->node, c->blk->loop, &c->blk->chan, c->err);
+}
+
+static int pool_make(struct virtio_blk *b, unsigned size)
+{
+	/* Pages of it are touched only as far as the driver goes: the free list is a stack. */
+	b->pool = calloc(size, sizeof(*b->pool));
+	b->iovs = calloc((size_t)size * b->max_segs, sizeof(*b->iovs));
+	if (!b->pool || !b->iovs) {
+		return -ENOMEM;
+	}
+	for (unsigned i = size; i-- > 0;) {
+		struct request *r = &b->pool[i];
+
+		r->blk = b;
+		r->iov = b->iovs + (size_t)i * b->max_segs;
+		r->io.done = io_done;
+		r->next = b->free;
+		b->free = r;
+	}
+	return 0;
+}
+
+static int config_check(const struct virtio_blk_config *cfg, const char *id, struct err *err)
+{
+	unsigned size = cfg->queue_size;
+
+	if (size && (!is_pow2(size) || size < QUEUE_SIZE_MIN || size > VIRTQ_MAX_SIZE)) {
+		return err_set(err, EINVAL,
+			       "%s: queue-size=%u is no power of two from %u to %u", id, size,
+			       QUEUE_SIZE_MIN, VIRTQ_MAX_SIZE);
+	}
+	if (cfg->serial && strlen(cfg->serial) > VIRTIO_BLK_ID_BYTES) {
+		return err_set(err, EINVAL, "%s: serial=%s is longer than %u characters", id,
+			       cfg->serial, VIRTIO_BLK_ID_BYTES);
+	}
+	return 0;
+}
+
+int virtio_blk_new(struct vm *vm, struct blk_node *node, const struct virtio_blk_config *cfg,
+		   const char *id, struct virtio_dev **out, struct err *err)
+{
+	uint16_t size = cfg->queue_size ? cfg->queue_size : QUEUE_SIZE_DEFAULT;
+	struct chan_call call;
+	struct virtio_blk *b;
+	int r = config_check(cfg, id, err);
+
+	if (r < 0) {
+		return r;
+	}
+	b = calloc(1, sizeof(*b));
+	if (!b) {
+		return err_set(err, ENOMEM, "%s: out of memory", id);
+	}
+	b->node = node;
+	b->loop = cfg->loop ? cfg->loop : vm->loop;
+	blk_info(node, &b->info);
+	b->read_only = cfg->read_only || b->info.read_only;
+	b->max_segs = MIN(size + SPLIT_SEGS, VIRTQ_MAX_SEGS);
+	b->hook = (struct loop_hook){.fn = batch_end, .opaque = b};
+	atomic_store(&b->writeback, b->info.write_cache);
+	if (cfg->serial) {
+		memcpy(b->serial, cfg->serial, strlen(cfg->serial));
+	}
+	r = virtio_dev_init(&b->vd, vm, &blk_ops, id, 1, size, cfg->loop);
+	if (r < 0) {
+		err_set(err, -r, "%s: no eventfd (%s)", id, strerror(-r));
+		goto destroy;
+	}
+	r = blk_claim(node, !b->read_only, err);
+	if (r < 0) {
+		err_prefix(err, "%s", id);
+		goto destroy;
+	}
+	b->claimed = true;
+	if (pool_make(b, size) < 0) {
+		r = err_set(err, ENOMEM, "%s: out of memory", id);
+		goto destroy;
+	}
+	call = (struct chan_call){b, err, 0};
+	loop_call(b->loop, chan_open_on_loop, &call);
+	r = call.result;
+	if (r < 0) {
+		err_prefix(err, "%s", id);
+		goto destroy;
+	}
+	*out = &b->vd;
+	return 0;
+
+destroy:
+	blk_destroy(&b->vd);
+	return r;
+}
