@@ -142,6 +142,8 @@ static void server_rate(struct server *s)
 		return;
 	}
 	nanosleep(&(struct timespec){.tv_nsec = RATE_EVERY_NS}, NULL);
+	/* What was earned meanwhile pays for this one. */
+	s->tokens_ns = now_ns();
 }
 
 /* Anything but a well-formed message is -EINVAL. */

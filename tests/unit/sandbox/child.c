@@ -15,7 +15,12 @@ int child_run(child_fn *fn, void *arg)
 	int status;
 
 	if (pid == 0) {
-		setrlimit(RLIMIT_CORE, &(struct rlimit){0});
+		struct rlimit core;
+
+		if (getrlimit(RLIMIT_CORE, &core) == 0) {
+			core.rlim_cur = 0;
+			setrlimit(RLIMIT_CORE, &core);
+		}
 		_exit(fn(arg));
 	}
 	if (pid < 0) {

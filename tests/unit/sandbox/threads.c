@@ -332,11 +332,11 @@ static int isolated_child(void *opaque)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	CHILD_CHECK(sandbox_early(&ready, 1, &err) == 0);
 	CHILD_CHECK(sandbox_new(&a.sb, true, &err) == 0);
-	pthread_barrier_init(&a.isolated, NULL, 2);
+	pthread_barrier_init(&a.isolated, NULL, 3);
 	CHILD_CHECK(pthread_create(&thread, NULL, narrowed_thread, &a) == 0);
 	CHILD_CHECK(sandbox_isolate(a.sb, NULL, &err) == 0);
 	CHILD_CHECK(pthread_create(&thread, NULL, narrowed_thread, &a) == 0);
-	/* The barrier lets two through: both of the threads have entered. */
+	pthread_barrier_wait(&a.isolated); /* both have entered */
 	CHILD_CHECK(write(ready, "x", 1) == 1);
 	sleep_for_ever();
 }
