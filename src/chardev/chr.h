@@ -32,12 +32,15 @@ struct chr_client {
 
 /* -chardev stdio|pty|file|null|socket,id=…,…; -serial's short forms (stdio, null, file:PATH,
  * unix:PATH,server=on,wait=off, chardev:ID is resolved by the caller) go through
- * chr_open_legacy(). Sockets that were created are unlinked by chr_close(). */
+ * chr_open_legacy(). A socket that was made here has to be removed by
+ * the caller (chr_socket_path()): an isolated process cannot. */
 int chr_open(struct loop *l, struct opts *o, struct chr **out, struct err *err);
 int chr_open_legacy(struct loop *l, const char *id, const char *text, struct chr **out,
 		    struct err *err);
 void chr_close(struct chr *c);
 const char *chr_id(const struct chr *c);
+/* The unix socket that was made here, for the broker to remove; NULL if there is none. */
+const char *chr_socket_path(const struct chr *c);
 /* For query-chardev: "pty:/dev/pts/3", "stdio", "disconnected:unix:…". */
 void chr_describe(const struct chr *c, char *buf, size_t len);
 bool chr_connected(const struct chr *c);

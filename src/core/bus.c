@@ -282,8 +282,8 @@ static bool bus_find(struct bus_reader *rd, enum bus_space space, uint64_t addr,
 		const struct bus_region *r = t->region[space][at];
 
 		if (range_within(addr - r->base, len, r->size)) {
-			*hit = (struct bus_hit){r, r->ops, r->opaque, r->owner, r->owner_reads,
-						addr - r->base};
+			*hit = (struct bus_hit){r,	  r->ops,	  r->opaque,
+						r->owner, r->owner_reads, addr - r->base};
 			found = true;
 		}
 	}
@@ -387,7 +387,8 @@ void bus_write(struct bus_reader *rd, enum bus_space space, uint64_t addr, const
 	struct bus_hit hit;
 
 	assert(len >= 1 && len <= 8);
-	if (!bus_find(rd, space, addr, len, &hit) || !hit.ops->write || !size_ok(hit.ops, len)) {
+	if (!bus_find(rd, space, addr, len, &hit) || !hit.ops->write ||
+	    !size_ok(hit.ops, len)) {
 		return;
 	}
 	if (hit.owner) {

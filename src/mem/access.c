@@ -16,8 +16,8 @@
 
 enum access {
 	ACCESS_COPY_READ, /* RAM and firmware */
-	ACCESS_READ,      /* RAM: what a device may hold a pointer to */
-	ACCESS_WRITE,     /* RAM that is not read-only */
+	ACCESS_READ,	  /* RAM: what a device may hold a pointer to */
+	ACCESS_WRITE,	  /* RAM that is not read-only */
 };
 
 static bool access_allowed(const struct mem_region *r, enum access how)

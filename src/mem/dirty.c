@@ -228,7 +228,8 @@ int mem_log_sync(struct mem *m, struct mem_region *r, uint64_t *bitmap, size_t w
 	}
 	list_for_each(n, &m->listeners) {
 		struct mem_listener *l = list_entry(n, struct mem_listener, node);
-		int rc = l->ops->log_sync && mem_listener_wants(l, r) ? l->ops->log_sync(l, r) : 0;
+		int rc = l->ops->log_sync && mem_listener_wants(l, r) ? l->ops->log_sync(l, r)
+								      : 0;
 
 		if (rc < 0) {
 			return rc;

@@ -41,7 +41,8 @@ int mem_new(struct mem **out)
 }
 
 /* Fills the copy that is not published and publishes it. Release on each row: a reader that
- * sees any of them also sees that the sequence number has moved on from what it started with. */
+ * sees any of them also sees that the sequence number has moved on from what it started with.
+ */
 static void mem_publish(struct mem *m)
 {
 	unsigned seq = atomic_load_explicit(&m->seq, memory_order_relaxed) + 1;
@@ -53,7 +54,8 @@ static void mem_publish(struct mem *m)
 		atomic_store_explicit(&t->row[i].gpa, r->gpa, memory_order_release);
 		atomic_store_explicit(&t->row[i].last, r->gpa + (r->size - 1),
 				      memory_order_release);
-		atomic_store_explicit(&t->row[i].host, (uintptr_t)r->host, memory_order_release);
+		atomic_store_explicit(&t->row[i].host, (uintptr_t)r->host,
+				      memory_order_release);
 		atomic_store_explicit(&t->row[i].region, r, memory_order_release);
 	}
 	atomic_store_explicit(&t->count, m->count, memory_order_release);
@@ -76,10 +78,12 @@ struct mem_region *mem_lookup(struct mem *m, gpa_t gpa)
 
 			if (gpa < atomic_load_explicit(&row->gpa, memory_order_acquire)) {
 				hi = mid;
-			} else if (gpa > atomic_load_explicit(&row->last, memory_order_acquire)) {
+			} else if (gpa >
+				   atomic_load_explicit(&row->last, memory_order_acquire)) {
 				lo = mid + 1;
 			} else {
-				found = atomic_load_explicit(&row->region, memory_order_acquire);
+				found = atomic_load_explicit(&row->region,
+							     memory_order_acquire);
 				break;
 			}
 		}
@@ -106,7 +110,8 @@ struct mem_region *mem_lookup_host(struct mem *m, const void *host)
 			uintptr_t base = atomic_load_explicit(&row->host, memory_order_acquire);
 
 			if ((uintptr_t)host - base <= last - gpa) {
-				found = atomic_load_explicit(&row->region, memory_order_acquire);
+				found = atomic_load_explicit(&row->region,
+							     memory_order_acquire);
 			}
 		}
 		if (atomic_load_explicit(&m->seq, memory_order_relaxed) == seq) {
@@ -239,7 +244,8 @@ static int mem_region_place(struct mem *m, const char *name, gpa_t gpa, uint64_t
 		}
 		if (gpa <= r->gpa + (r->size - 1)) {
 			return err_set(err, EEXIST,
-				       "memory '%s' at 0x%" PRIx64 " overlaps '%s' at 0x%" PRIx64,
+				       "memory '%s' at 0x%" PRIx64
+				       " overlaps '%s' at 0x%" PRIx64,
 				       name, gpa, r->name, r->gpa);
 		}
 	}

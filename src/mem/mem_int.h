@@ -21,8 +21,8 @@ struct mem_region {
 	unsigned flags;
 	bool mapped; /* host is ours to unmap */
 	bool direct; /* listeners know it; control loop */
-	/* One bit a page. Made when a log first starts and kept until the region goes, because a
-	 * device may still be setting bits when the log stops. */
+	/* One bit a page. Made when a log first starts and kept until the region goes, because
+	 * a device may still be setting bits when the log stops. */
 	_Atomic(_Atomic uint64_t *) bitmap;
 };
 

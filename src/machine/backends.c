@@ -1,0 +1,484 @@
+/*
+ * Back ends and objects that devices name: -chardev, -serial, -blockdev, -drive, -netdev,
+ * -object. Everything is opened here, before the process is isolated; a device finds its own by
+ * id. Control loop.
+ *
+ * Order: objects first (an iothread has to exist before anything is bound to it), then back
+ * ends, each in the order of the command line.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "block/block.h"
+#include "chardev/chr.h"
+#include "machine/machine_int.h"
+#include "net/net.h"
+
+/* One more zeroed element; *list and *n are updated. NULL: no memory. */
+static void *grow(void *list, size_t *n, size_t size)
+{
+	char **l = list;
+	char *p = realloc(*l, (*n + 1) * size);
+
+	if (!p) {
+		return NULL;
+	}
+	*l = p;
+	p += *n * size;
+	memset(p, 0, size);
+	(*n)++;
+	return p;
+}
+
+static int no_memory(struct err *err, const char *what)
+{
+	return err_set(err, ENOMEM, "%s: out of memory", what);
+}
+
+/* --- objects --- */
+
+static bool object_taken(struct backends *b, const char *id)
+{
+	return backends_io(b, id) || backends_rng(b, id);
+}
+
+static int object_iothread(struct machine *m, struct opts *o, const char *id, struct err *err)
+{
+	struct backends *b = &m->be;
+	struct named_loop *n;
+	char comm[64];
+	int ret;
+
+	n = grow(&b->io, &b->nio, sizeof(*n));
+	if (!n) {
+		return no_memory(err, "-object iothread");
+	}
+	snprintf(comm, sizeof(comm), "IO %s", id);
+	n->id = strdup(id);
+	ret = n->id ? loop_new(&n->loop, comm, 0) : -ENOMEM;
+	if (ret) {
+		return err_set(err, -ret, "-object iothread,id=%s: %s", id, strerror(-ret));
+	}
+	return 0;
+}
+
+static int object_rng(struct machine *m, struct opts *o, const char *id, bool from_file,
+		      struct err *err)
+{
+	struct named_rng *n = grow(&m->be.rng, &m->be.nrng, sizeof(*n));
+	const char *path = from_file ? opts_get(o, "filename") : NULL;
+
+	if (n) {
+		n->id = strdup(id);
+	}
+	if (!n || !n->id) {
+		return no_memory(err, "-object rng");
+	}
+	if (from_file) {
+		n->path = strdup(path ? path : "/dev/urandom");
+		if (!n->path) {
+			return no_memory(err, "-object rng-random");
+		}
+	}
+	return 0;
+}
+
+static int object_open(struct machine *m, struct opts *o, struct err *err)
+{
+	const char *type = opts_get(o, "qom-type"), *id = opts_get(o, "id");
+	int ret;
+
+	if (!type || !id) {
+		return err_set(err, EINVAL, "-object: it has to be TYPE,id=NAME");
+	}
+	if (object_taken(&m->be, id)) {
+		return err_set(err, EEXIST, "-object %s,id=%s: the id is taken by another object", type,
+			       id);
+	}
+	if (!strcmp(type, "iothread")) {
+		ret = object_iothread(m, o, id, err);
+	} else if (!strcmp(type, "rng-builtin")) {
+		ret = object_rng(m, o, id, false, err);
+	} else if (!strcmp(type, "rng-random")) {
+		ret = object_rng(m, o, id, true, err);
+	} else {
+		return err_set(err, EINVAL, "-object: unknown type '%s'; there are iothread, "
+			       "rng-builtin and rng-random", type);
+	}
+	return ret ? ret : opts_check_used(o, err);
+}
+
+/* --- character back ends --- */
+
+static int chr_add(struct machine *m, struct chr *c, struct err *err)
+{
+	struct chr **slot;
+
+	if (backends_chr(&m->be, chr_id(c))) {
+		err_set(err, EEXIST, "-chardev id=%s: the id is taken by another one", chr_id(c));
+		chr_close(c);
+		return -EEXIST;
+	}
+	slot = grow(&m->be.chr, &m->be.nchr, sizeof(*slot));
+	if (!slot) {
+		chr_close(c);
+		return no_memory(err, "-chardev");
+	}
+	*slot = c;
+	return 0;
+}
+
+static int serial_open(struct machine *m, struct err *err)
+{
+	const struct vm_config *cfg = m->cfg;
+	const char *text = NULL;
+	struct chr *c;
+	int ret;
+
+	for (size_t i = 0; i < cfg->nserial; i++) {
+		if (!strcmp(cfg->serial[i], "none")) {
+			continue;
+		}
+		if (text) {
+			return err_set(err, EINVAL, "-serial: there is one serial port; '%s' cannot be "
+				       "had beside '%s' (use virtio-serial-pci and virtconsole)",
+				       cfg->serial[i], text);
+		}
+		text = cfg->serial[i];
+	}
+	if (!cfg->nserial && cfg->nographic && !cfg->nodefaults) {
+		text = "stdio";
+	}
+	if (!text) {
+		return 0;
+	}
+	if (!strncmp(text, "chardev:", 8)) {
+		m->be.serial = backends_chr(&m->be, text + 8);
+		return m->be.serial ? 0
+				    : err_set(err, ENOENT, "-serial %s: there is no -chardev with "
+					      "id=%s", text, text + 8);
+	}
+	ret = chr_open_legacy(m->vm.loop, "serial0", text, &c, err);
+	if (!ret) {
+		ret = chr_add(m, c, err);
+	}
+	if (!ret) {
+		m->be.serial = c;
+	}
+	return ret;
+}
+
+/* --- block --- */
+
+static int blk_add(struct machine *m, const char *what, const char *id, struct opts *o,
+		   struct named_blk **out, struct err *err)
+{
+	struct named_blk *n;
+	int ret;
+
+	if (id && backends_blk(&m->be, id)) {
+		return err_set(err, EEXIST, "%s: the name '%s' is taken by another disk", what, id);
+	}
+	n = grow(&m->be.blk, &m->be.nblk, sizeof(*n));
+	if (!n) {
+		return no_memory(err, what);
+	}
+	ret = blk_open(o, &n->node, err);
+	if (ret) {
+		return ret;
+	}
+	n->id = strdup(id ? id : blk_name(n->node));
+	*out = n;
+	return n->id ? 0 : no_memory(err, what);
+}
+
+static int drive_flash(struct machine *m, struct opts *o, struct err *err)
+{
+	const char *file = opts_get(o, "file"), *format = opts_get(o, "format");
+	const char *unit = opts_get(o, "unit"), *ro = opts_get(o, "readonly");
+	struct flash_drive *f = NULL;
+	bool read_only = false;
+	uint64_t n;
+
+	if (!unit) {
+		unit = opts_get(o, "index");
+	}
+	opts_get(o, "id");
+	if (!file) {
+		return err_set(err, EINVAL, "-drive if=pflash: file=FILE is missing");
+	}
+	if (format && strcmp(format, "raw")) {
+		return err_set(err, EINVAL, "-drive if=pflash,file=%s: format=%s cannot be had; a flash "
+			       "is a raw file", file, format);
+	}
+	if (ro && parse_bool(ro, &read_only)) {
+		return err_set(err, EINVAL, "-drive if=pflash,file=%s: readonly=%s is neither on nor off",
+			       file, ro);
+	}
+	if (unit) {
+		if (parse_u64(unit, &n) || n > 1) {
+			return err_set(err, EINVAL, "-drive if=pflash,file=%s: unit=%s is not 0 (code) "
+				       "or 1 (variables)", file, unit);
+		}
+		f = &m->be.flash[n];
+	} else {
+		f = m->be.flash[0].file ? &m->be.flash[1] : &m->be.flash[0];
+	}
+	if (f->file) {
+		return err_set(err, EEXIST, "-drive if=pflash,file=%s: that unit is taken by %s", file,
+			       f->file);
+	}
+	if (m->cfg->bios) {
+		return err_set(err, EINVAL, "-bios %s and -drive if=pflash,file=%s: both are firmware; "
+			       "keep one", m->cfg->bios, file);
+	}
+	f->file = strdup(file);
+	f->read_only = read_only;
+	return f->file ? opts_check_used(o, err) : no_memory(err, "-drive");
+}
+
+/* -drive's cache modes as the two switches of a node. */
+static int cache_mode(const char *mode, struct opts *o, struct err *err)
+{
+	static const struct {
+		const char *name, *direct, *no_flush;
+	} modes[] = {
+		{"writeback", "off", "off"}, {"none", "on", "off"}, {"unsafe", "off", "on"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
+		if (!strcmp(modes[i].name, mode)) {
+			int ret = opts_add(o, "cache.direct", modes[i].direct, err);
+
+			return ret ? ret : opts_add(o, "cache.no-flush", modes[i].no_flush, err);
+		}
+	}
+	return err_set(err, EINVAL, "-drive: cache=%s cannot be had; there are none, writeback and "
+		       "unsafe", mode);
+}
+
+static int drive_disk(struct machine *m, struct opts *o, bool implicit, struct err *err)
+{
+	static const struct {
+		const char *from, *to;
+	} rename[] = {
+		{"file", "filename"},	{"readonly", "read-only"}, {"read-only", "read-only"},
+		{"aio", "aio"},		{"discard", "discard"},	   {"cache.direct", "cache.direct"},
+		{"cache.no-flush", "cache.no-flush"}, {"file.locking", "locking"},
+	};
+	const char *id = opts_get(o, "id"), *serial = opts_get(o, "serial"), *v;
+	const char *format = opts_get(o, "format");
+	struct opts bo = {.what = "-drive"};
+	struct named_blk *n;
+	int ret = 0;
+
+	if (!format) {
+		return err_set(err, EINVAL, "-drive: format= is missing; say format=raw (an image is "
+			       "never probed, because its content is the guest's)");
+	}
+	if (strcmp(format, "raw")) {
+		return err_set(err, EINVAL, "-drive: format=%s is not supported; there is raw", format);
+	}
+	v = opts_get(o, "media");
+	if (v && strcmp(v, "disk")) {
+		return err_set(err, EINVAL, "-drive: media=%s cannot be had; only disk", v);
+	}
+	opts_get(o, "index");
+	ret = opts_add(&bo, "driver", "raw", err);
+	for (size_t i = 0; !ret && i < ARRAY_SIZE(rename); i++) {
+		v = opts_get(o, rename[i].from);
+		if (v) {
+			ret = opts_add(&bo, rename[i].to, v, err);
+		}
+	}
+	v = opts_get(o, "cache");
+	if (!ret && v) {
+		ret = cache_mode(v, &bo, err);
+	}
+	if (!ret) {
+		ret = opts_check_used(o, err);
+	}
+	if (!ret) {
+		ret = blk_add(m, "-drive", id, &bo, &n, err);
+	}
+	opts_fini(&bo);
+	if (ret) {
+		return ret;
+	}
+	if (serial) {
+		n->serial = strdup(serial);
+		if (!n->serial) {
+			return no_memory(err, "-drive");
+		}
+	}
+	n->implicit = implicit ? o : NULL;
+	return 0;
+}
+
+static int drive_open(struct machine *m, struct opts *o, struct err *err)
+{
+	const char *kind = opts_get(o, "if");
+
+	if (kind && !strcmp(kind, "pflash")) {
+		return drive_flash(m, o, err);
+	}
+	if (kind && !strcmp(kind, "none")) {
+		return drive_disk(m, o, false, err);
+	}
+	if (!kind || !strcmp(kind, "virtio")) {
+		return drive_disk(m, o, true, err);
+	}
+	return err_set(err, EINVAL, "-drive: if=%s cannot be had; there are virtio, none and pflash",
+		       kind);
+}
+
+static int blockdev_open(struct machine *m, struct opts *o, struct err *err)
+{
+	const char *name = opts_get(o, "node-name");
+	struct named_blk *n;
+
+	if (!name) {
+		return err_set(err, EINVAL, "-blockdev: node-name=NAME is missing");
+	}
+	return blk_add(m, "-blockdev", name, o, &n, err);
+}
+
+/* --- net --- */
+
+static int netdev_open(struct machine *m, struct opts *o, struct err *err)
+{
+	struct net_port **slot, *p;
+	int ret = net_open(o, &p, err);
+
+	if (ret) {
+		return ret;
+	}
+	if (backends_net(&m->be, p->id)) {
+		err_set(err, EEXIST, "-netdev id=%s: the id is taken by another one", p->id);
+		p->ops->close(p);
+		return -EEXIST;
+	}
+	slot = grow(&m->be.net, &m->be.nnet, sizeof(*slot));
+	if (!slot) {
+		p->ops->close(p);
+		return no_memory(err, "-netdev");
+	}
+	*slot = p;
+	return 0;
+}
+
+int backends_open(struct machine *m, struct err *err)
+{
+	const struct vm_config *cfg = m->cfg;
+	struct chr *c;
+	int ret = 0;
+
+	for (size_t i = 0; !ret && i < cfg->objects.count; i++) {
+		ret = object_open(m, &cfg->objects.item[i].opts, err);
+	}
+	for (size_t i = 0; !ret && i < cfg->chardevs.count; i++) {
+		ret = chr_open(m->vm.loop, &cfg->chardevs.item[i].opts, &c, err);
+		if (!ret) {
+			ret = chr_add(m, c, err);
+		}
+	}
+	if (!ret) {
+		ret = serial_open(m, err);
+	}
+	for (size_t i = 0; !ret && i < cfg->blockdevs.count; i++) {
+		ret = blockdev_open(m, &cfg->blockdevs.item[i].opts, err);
+	}
+	for (size_t i = 0; !ret && i < cfg->drives.count; i++) {
+		ret = drive_open(m, &cfg->drives.item[i].opts, err);
+	}
+	for (size_t i = 0; !ret && i < cfg->netdevs.count; i++) {
+		ret = netdev_open(m, &cfg->netdevs.item[i].opts, err);
+	}
+	return ret;
+}
+
+void backends_close(struct machine *m)
+{
+	struct backends *b = &m->be;
+
+	for (size_t i = 0; i < b->nnet; i++) {
+		b->net[i]->ops->close(b->net[i]);
+	}
+	for (size_t i = 0; i < b->nblk; i++) {
+		if (b->blk[i].node) {
+			blk_close(b->blk[i].node);
+		}
+		free(b->blk[i].id);
+		free(b->blk[i].serial);
+	}
+	for (size_t i = 0; i < b->nchr; i++) {
+		chr_close(b->chr[i]);
+	}
+	for (size_t i = 0; i < b->nio; i++) {
+		loop_free(b->io[i].loop);
+		free(b->io[i].id);
+	}
+	for (size_t i = 0; i < b->nrng; i++) {
+		free(b->rng[i].id);
+		free(b->rng[i].path);
+	}
+	free(b->flash[0].file);
+	free(b->flash[1].file);
+	free(b->net);
+	free(b->blk);
+	free(b->chr);
+	free(b->io);
+	free(b->rng);
+	memset(b, 0, sizeof(*b));
+}
+
+struct named_blk *backends_blk(struct backends *b, const char *id)
+{
+	for (size_t i = 0; i < b->nblk; i++) {
+		if (b->blk[i].id && !strcmp(b->blk[i].id, id)) {
+			return &b->blk[i];
+		}
+	}
+	return NULL;
+}
+
+struct chr *backends_chr(struct backends *b, const char *id)
+{
+	for (size_t i = 0; i < b->nchr; i++) {
+		if (!strcmp(chr_id(b->chr[i]), id)) {
+			return b->chr[i];
+		}
+	}
+	return NULL;
+}
+
+struct net_port *backends_net(struct backends *b, const char *id)
+{
+	for (size_t i = 0; i < b->nnet; i++) {
+		if (!strcmp(b->net[i]->id, id)) {
+			return b->net[i];
+		}
+	}
+	return NULL;
+}
+
+struct loop *backends_io(struct backends *b, const char *id)
+{
+	for (size_t i = 0; i < b->nio; i++) {
+		if (!strcmp(b->io[i].id, id)) {
+			return b->io[i].loop;
+		}
+	}
+	return NULL;
+}
+
+struct named_rng *backends_rng(struct backends *b, const char *id)
+{
+	for (size_t i = 0; i < b->nrng; i++) {
+		if (!strcmp(b->rng[i].id, id)) {
+			return &b->rng[i];
+		}
+	}
+	return NULL;
+}

@@ -1,0 +1,128 @@
+/*
+ * What the files of machine/ share. Control loop only, except where said.
+ */
+#ifndef MACHINE_MACHINE_INT_H
+#define MACHINE_MACHINE_INT_H
+
+#include "core/bus.h"
+#include "core/device.h"
+#include "core/doorbell.h"
+#include "core/irq.h"
+#include "core/power.h"
+#include "core/vm.h"
+#include "kvm/kvm.h"
+#include "machine/machine.h"
+#include "mem/mem.h"
+#include "pci/pci.h"
+
+struct blk_node;
+struct chr;
+struct net_port;
+
+/* A back end or object that devices name by id. */
+struct named_loop {
+	char *id;
+	struct loop *loop;
+};
+struct named_blk {
+	char *id;              /* -drive id= or node-name */
+	struct blk_node *node;
+	struct opts *implicit; /* -drive if=virtio: the device it asks for, or NULL */
+	char *serial;
+	bool used;
+};
+struct named_rng {
+	char *id;
+	char *path; /* NULL: getrandom */
+	bool used;
+};
+
+struct backends {
+	struct chr **chr;
+	size_t nchr;
+	struct chr *serial; /* one of chr[], or NULL */
+	struct named_blk *blk;
+	size_t nblk;
+	struct net_port **net;
+	size_t nnet;
+	struct named_loop *io;
+	size_t nio;
+	struct named_rng *rng;
+	size_t nrng;
+	/* -drive if=pflash, by unit */
+	struct flash_drive {
+		char *file;
+		bool read_only;
+	} flash[2];
+};
+
+int backends_open(struct machine *m, struct err *err);
+void backends_close(struct machine *m);
+struct named_blk *backends_blk(struct backends *b, const char *id);
+struct chr *backends_chr(struct backends *b, const char *id);
+struct net_port *backends_net(struct backends *b, const char *id);
+struct loop *backends_io(struct backends *b, const char *id);
+struct named_rng *backends_rng(struct backends *b, const char *id);
+
+/* Creates every -device (ports before what sits behind them) and the implicit ones. */
+int devices_create(struct machine *m, struct err *err);
+/* The names of the classes, for messages: NULL past the end. */
+const char *device_class_name(unsigned i);
+
+enum { /* what is asked for and not done yet */
+	REQ_STOP = 1, REQ_RESET = 2, REQ_SHUTDOWN = 4, REQ_PANIC = 8, REQ_IO_ERROR = 16,
+	REQ_QUIT = 32,
+};
+enum machine_phase { PHASE_IDLE, PHASE_CPUS, PHASE_DEVICES };
+
+struct machine_waiter {
+	machine_done_fn *fn;
+	void *opaque;
+};
+
+struct board; /* the architecture's: virt_x86.c */
+
+struct machine {
+	struct vm vm;
+	struct device_list devices;
+	struct power power;
+	const struct vm_config *cfg;
+	struct machine_env env;
+	struct kvm_vm *kvm;
+	struct board *board;
+	struct pci_bus *root;
+	struct backends be;
+
+	enum run_state state;
+	enum machine_phase phase;
+	bool started;              /* threads run */
+	unsigned req;              /* REQ_… */
+	bool req_guest;            /* the reset or shutdown is the guest's */
+	const char *req_reason;
+	struct machine_waiter waiter[64];
+	unsigned nwaiters;
+	struct list listeners;
+	machine_done_fn *on_quit;
+	void *on_quit_opaque;
+	bool quitting;
+
+	_Atomic unsigned power_bits; /* 1 << enum power_request, any thread */
+	struct loop_work power_work;
+};
+
+/* --- the board: one file per architecture --- */
+/* Memory, interrupt controller, firmware, platform devices, PCI host; vCPUs are made but have no
+ * thread yet. */
+int board_new(struct machine *m, struct err *err);
+void board_free(struct machine *m);
+/* After devices_create(): places firmware or kernel, assigns BARs, builds tables. */
+int board_ready(struct machine *m, struct err *err);
+/* Machine reset, everything paused: memory that boot needs, and the vCPUs' registers. */
+int board_reset(struct machine *m, struct err *err);
+/* Boot source given? Without one only -S and -machine none make sense. */
+bool board_has_boot_source(const struct machine *m);
+void board_powerdown(struct machine *m);
+int board_save(struct machine *m, struct state_out *o, struct err *err);
+int board_load(struct machine *m, struct state_in *in, struct err *err);
+
+#endif
