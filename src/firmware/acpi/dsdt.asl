@@ -1,0 +1,127 @@
+/*
+ * DSDT of the x86-64 `virt` machine: everything that is the same on every machine. What varies
+ * (processors, the windows of PCI0, whether COM1 is there) is in the SSDT that acpi.c makes.
+ *
+ * Addresses are those of spec/platform_x86.h, which a test compares with this file.
+ * Specifications: ACPI 6.5; PCI Firmware Specification 3.3, section 4.5 (_OSC).
+ */
+DefinitionBlock ("", "DSDT", 2, "NEMU", "NEMUVIRT", 0x00000001)
+{
+    /* SLP_TYP 0: the value that firmware for Q35 writes without asking ACPI. */
+    Name (\_S5, Package (0x01) { 0x00 })
+
+    Scope (\_SB)
+    {
+        Device (PCI0)
+        {
+            Name (_HID, EisaId ("PNP0A08"))
+            Name (_CID, EisaId ("PNP0A03"))
+            Name (_UID, 0x00)
+            Name (_SEG, 0x00)
+            Name (_BBN, 0x00)
+            /* _CRS is in the SSDT. There is no _PRT: functions interrupt by message only. */
+
+            /*
+             * What the system may control itself: native hotplug (bit 0), PME (2), AER (3)
+             * and the PCI Express capability (4). Not SHPC (1) nor LTR (5).
+             */
+            Name (OSCM, 0x1D)
+            Method (_OSC, 4, Serialized)
+            {
+                CreateDWordField (Arg3, 0x00, CDW1)
+                If ((Arg0 != ToUUID ("33db4d5b-1ff7-401c-9657-7441c03dd766")))
+                {
+                    CDW1 |= 0x04 /* unrecognized UUID */
+                    Return (Arg3)
+                }
+                If ((Arg1 != 0x01) || (Arg2 < 0x03))
+                {
+                    CDW1 |= 0x08 /* unrecognized revision */
+                    Return (Arg3)
+                }
+                CreateDWordField (Arg3, 0x08, CDW3)
+                Local0 = (CDW3 & OSCM)
+                If ((Local0 != CDW3))
+                {
+                    CDW1 |= 0x10 /* capabilities masked */
+                    CDW3 = Local0
+                }
+                Return (Arg3)
+            }
+        }
+
+        /* Motherboard resources that no other device describes. */
+        Device (MBRD)
+        {
+            Name (_HID, EisaId ("PNP0C02"))
+            Name (_UID, 0x00)
+            Name (_CRS, ResourceTemplate ()
+            {
+                Memory32Fixed (ReadWrite, 0xB0000000, 0x10000000) /* ECAM */
+                Memory32Fixed (ReadWrite, 0xFED00000, 0x00001000) /* platform registers */
+                IO (Decode16, 0x0600, 0x0600, 0x01, 0x0C)         /* sleep, PM timer */
+            })
+        }
+
+        Device (FWCF)
+        {
+            Name (_HID, "QEMU0002")
+            Name (_UID, 0x00)
+            Name (_STA, 0x0B) /* present and working, not shown to people */
+            Name (_CRS, ResourceTemplate ()
+            {
+                IO (Decode16, 0x0510, 0x0510, 0x01, 0x0C)
+            })
+        }
+
+        Device (RTC0)
+        {
+            Name (_HID, EisaId ("PNP0B00"))
+            Name (_UID, 0x00)
+            Name (_CRS, ResourceTemplate ()
+            {
+                IO (Decode16, 0x0070, 0x0070, 0x01, 0x02)
+            })
+        }
+
+        Device (COM1)
+        {
+            Name (_HID, EisaId ("PNP0501"))
+            Name (_UID, 0x00)
+            Name (_CRS, ResourceTemplate ()
+            {
+                IO (Decode16, 0x03F8, 0x03F8, 0x01, 0x08)
+                Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 0x04 }
+            })
+        }
+
+        Device (PWRB)
+        {
+            Name (_HID, EisaId ("PNP0C0C"))
+            Name (_UID, 0x00)
+        }
+
+        Device (GED0)
+        {
+            Name (_HID, "ACPI0013")
+            Name (_UID, 0x00)
+            Name (_CRS, ResourceTemplate ()
+            {
+                Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 0x10 }
+            })
+            OperationRegion (GREG, SystemMemory, 0xFED00000, 0x04)
+            Field (GREG, DWordAcc, NoLock, Preserve)
+            {
+                GSEL, 32 /* which events happened; reading clears it */
+            }
+            Method (_EVT, 1, Serialized)
+            {
+                Local0 = GSEL
+                If ((Local0 & 0x10))
+                {
+                    Notify (PWRB, 0x80)
+                }
+            }
+        }
+    }
+}
