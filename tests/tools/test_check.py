@@ -41,6 +41,19 @@ def test_tap_skip(check, line):
 	assert tap(check, 0, f"1..2\nok 1 - a\n{line}\n") == (1, 0, 1, [1])
 
 
+@pytest.mark.parametrize("code,output,counts", [
+	(0, "....\n34 passed in 1.41s\n", (34, 0, 0)),
+	(0, "== 3 passed, 2 skipped, 1 warning in 0.10s ==\n", (3, 0, 2)),
+	(1, "== 2 failed, 3 passed in 61.10s (0:01:01) ==\n", (3, 2, 0)),
+	(1, "1 passed, 1 error in 0.2s\n", (1, 1, 0)),
+	(2, "1 passed in 0.2s\n", (1, 1, 0)),
+	(0, "1 skipped in 0.2s\n", (0, 1, 1)),
+	(5, "no tests ran in 0.00s\n", (0, 1, 0)),
+])
+def test_pytest_under_meson(check, code, output, counts):
+	assert tap(check, code, output)[:3] == counts
+
+
 @pytest.mark.parametrize("code,output", [
 	(0, ""),				# printed nothing
 	(0, "1..0\n"),				# planned nothing
