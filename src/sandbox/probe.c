@@ -183,8 +183,8 @@ static int probe_setuid(void)
 
 const struct sandbox_probe sandbox_probes[] = {
 	{"openat", probe_openat},
-	{"openat2", probe_openat2},
-	{"socket-unix", probe_socket_unix},
+	{"openat2", probe_openat2, .broker_has = true},
+	{"socket-unix", probe_socket_unix, .broker_has = true},
 	{"socket-inet", probe_socket_inet},
 	{"execve", probe_execve},
 	{"execveat", probe_execveat},
@@ -199,7 +199,7 @@ const struct sandbox_probe sandbox_probes[] = {
 	{"prctl-dumpable", probe_prctl_dumpable},
 	{"ioctl-unlisted", probe_ioctl_unlisted},
 	{"ioctl-high-bits", probe_ioctl_high_bits},
-	{"unlinkat", probe_unlink},
+	{"unlinkat", probe_unlink, .broker_has = true},
 	{"bpf", probe_bpf},
 	{"unshare", probe_unshare},
 	{"mount", probe_mount},

@@ -55,6 +55,7 @@ struct sandbox_probe {
 	const char *name;
 	/* Attempts a call that no thread may make; 0 if it was carried out, else -errno. */
 	int (*attempt)(void);
+	bool broker_has; /* it is what the broker is for */
 };
 extern const struct sandbox_probe sandbox_probes[];
 extern const size_t sandbox_nprobes;

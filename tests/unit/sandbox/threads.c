@@ -127,6 +127,29 @@ static void forbidden_calls_are_refused(void **state)
 	}
 }
 
+static int do_broker_probe(void *arg)
+{
+	struct sock_fprog filter;
+	struct err err;
+
+	CHILD_CHECK(confine_no_new_privs() == 0);
+	CHILD_CHECK(filter_build(&filter, SANDBOX_BROKER, &err) == 0);
+	CHILD_CHECK(filter_load(&filter) == 0);
+	return do_probe(arg);
+}
+
+static void broker_has_only_its_own(void **state)
+{
+	for (size_t i = 0; i < sandbox_nprobes; i++) {
+		const struct sandbox_probe *p = &sandbox_probes[i];
+		int how = child_run(do_broker_probe, (void *)p);
+
+		if (is_refusal(how) == p->broker_has) {
+			fail_msg("%s in the broker: %d", p->name, how);
+		}
+	}
+}
+
 /* A probe that the sandbox does not refuse must show as such, or the test above is worth
  * nothing: without isolation none of them ends the process with SIGSYS. */
 static void probes_do_something(void **state)
@@ -159,6 +182,15 @@ static int do_permitted(void *arg)
 	}
 	syscall(p->nr, p->arg[0], p->arg[1], p->arg[2], p->arg[3], p->arg[4], p->arg[5]);
 	return CARRIED_OUT;
+}
+
+static int do_beyond(void *arg)
+{
+	struct permitted *p = arg;
+	long r = syscall(p->nr, p->arg[0], p->arg[1], p->arg[2], p->arg[3], p->arg[4],
+			 p->arg[5]);
+
+	return r == -1 && errno == EPERM ? REFUSED : CARRIED_OUT;
 }
 
 static int permitted_is_made(enum sandbox_thread kind, struct permitted *p)
@@ -217,6 +249,57 @@ static void permitted_calls_are_made(void **state)
 	}
 }
 
+static bool table_has(const struct sandbox_table *t, int nr)
+{
+	for (size_t i = 0; i < t->ncall; i++) {
+		if (t->call[i].nr == nr) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool table_has_ioctl(const struct sandbox_table *t, unsigned long request)
+{
+	for (size_t i = 0; i < t->nioctl; i++) {
+		if (t->ioctl[i].request == request) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The other threads are narrower than main: what only main has is refused there, although they
+ * have inherited its filter. */
+static void others_have_less_than_main(void **state)
+{
+	const struct sandbox_table *m = &sandbox_tables[SANDBOX_MAIN];
+	unsigned beyond = 0;
+
+	for (int kind = SANDBOX_VCPU; kind <= SANDBOX_IO; kind++) {
+		const struct sandbox_table *t = &sandbox_tables[kind];
+
+		for (size_t i = 0; i < m->ncall; i++) {
+			struct permitted p = harmless(m->call[i].nr);
+
+			if (p.nr >= 0 && !table_has(t, p.nr)) {
+				assert_true(is_refusal(attempt(kind, AFTER, do_beyond, &p)));
+				beyond++;
+			}
+		}
+		for (size_t i = 0; i < m->nioctl; i++) {
+			struct permitted p = {SCMP_SYS(ioctl),
+					      {-1, (long)m->ioctl[i].request, 0}};
+
+			if (!table_has_ioctl(t, m->ioctl[i].request)) {
+				assert_true(is_refusal(attempt(kind, AFTER, do_beyond, &p)));
+				beyond++;
+			}
+		}
+	}
+	assert_true(beyond > 10);
+}
+
 static void main_may_do_what_the_others_may(void **state)
 {
 	const struct sandbox_table *m = &sandbox_tables[SANDBOX_MAIN];
@@ -225,12 +308,10 @@ static void main_may_do_what_the_others_may(void **state)
 		const struct sandbox_table *t = &sandbox_tables[kind];
 
 		for (size_t i = 0; i < t->ncall; i++) {
-			bool found = false;
-
-			for (size_t j = 0; j < m->ncall; j++) {
-				found |= m->call[j].nr == t->call[i].nr;
-			}
-			assert_true(found);
+			assert_true(table_has(m, t->call[i].nr));
+		}
+		for (size_t i = 0; i < t->nioctl; i++) {
+			assert_true(table_has_ioctl(m, t->ioctl[i].request));
 		}
 	}
 }
@@ -440,7 +521,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(probes_do_something),
 		cmocka_unit_test(forbidden_calls_are_refused),
+		cmocka_unit_test(broker_has_only_its_own),
 		cmocka_unit_test(permitted_calls_are_made),
+		cmocka_unit_test(others_have_less_than_main),
 		cmocka_unit_test(main_may_do_what_the_others_may),
 		cmocka_unit_test(libraries_work_when_narrowed),
 		cmocka_unit_test(main_starts_threads),
