@@ -13,16 +13,19 @@
 #define PCI_ECAM_SIZE (256 * MiB)
 
 struct pci_host;
-/* Adds the regions to vm->bus: ECAM at ecam_base, CF8/CFC when io is true (x86; port 0xCF9 is
- * left alone, it is the reset register), the two functions; registers the device
- * "pci-host" in vm->devices, which destroys it. pm_base goes to 00:1f.0 register 0x40. */
+/* Adds the regions to vm->bus: ECAM at ecam_base, CF8/CFC when io is true (x86; one-byte
+ * accesses to 0xCF9 are the reset register, which asks vm->power for POWER_RESET), the two
+ * functions; registers the device "pci-host" in vm->devices, which destroys it. pm_base goes to
+ * 00:1f.0 register 0x40. ECAM is PCI_ECAM_SIZE bytes, buses 0 to 255. */
 int pci_host_new(struct vm *vm, uint64_t ecam_base, bool io, uint16_t pm_base,
 		 struct pci_host **out, struct err *err);
 struct pci_bus *pci_host_bus(struct pci_host *h); /* the root bus, "pcie.0" */
 /* Root bus or a port's secondary bus by name; NULL if there is none. */
 struct pci_bus *pci_bus_by_name(struct pci_bus *root, const char *name);
 
-/* -device pcie-root-port,id=…,bus=…,addr=…,chassis=…,slot=…: a port with an empty slot. */
+/* -device pcie-root-port,id=…,bus=…,addr=…,chassis=…,slot=…: a port with an empty slot, on the
+ * root bus. Its secondary bus has the port's id as its name. chassis and slot together must be
+ * the port's own (slot is what the guest reads as Physical Slot Number, at most 8191). */
 struct pcie_root_port_config {
 	const char *id;
 	int devfn; /* -1: first free */
