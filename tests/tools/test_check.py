@@ -2,6 +2,7 @@
 import importlib.machinery
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 
@@ -149,6 +150,48 @@ def test_output_is_shown_while_it_comes(check, capsys):
 	assert capsys.readouterr().out == "    one\n    two\n"
 
 
+# What skipped itself here runs again in the lab, and only that counts there.
+@pytest.mark.parametrize("there,counts", [
+	("1..2\nok 1 - a\nok 2 - b\n", (2, 0, 0)),
+	("1..2\nok 1 - a\nnot ok 2 - b\n", (1, 1, 1)),
+	("1..2\nok 1 - a\nok 2 # SKIP b\n", (1, 1, 1)),
+	("1..2\nok 1 - a\n", (1, 1, 1)),
+])
+def test_skipped_here_runs_in_the_lab(check, tmp_path, monkeypatch, capsys, there, counts):
+	(tmp_path / "scripts").mkdir()
+	shutil.copy(os.path.join(ROOT, "scripts", "check"), tmp_path / "scripts" / "check")
+	(tmp_path / "tests").mkdir()
+	shutil.copy(os.path.join(ROOT, "tests", "pytest.ini"), tmp_path / "tests" / "pytest.ini")
+	(tmp_path / "tests" / "test_x.py").write_text("def test_x():\n\tpass\n")
+	(tmp_path / "tap").write_text(there)
+	monkeypatch.setattr(check, "lab_argv", lambda inside, bits: inside)
+
+	def here(result, opt):
+		check.parse_tap(result, "exe", 0, "1..2\nok 1 - a\nok 2 # SKIP b\n", "",
+				lambda n: opt.retry.append(("exe", ["cat", str(tmp_path / "tap")], n)))
+
+	stages(check, ("unit", here, [], False), ("lab", check.stage_lab, [], False))
+	check.run_stages(options(kvm=True))
+	passed, failed, skipped = counts
+	assert capsys.readouterr().out.splitlines()[-1] == (
+		f"{passed + 1} passed, {failed} failed, {skipped} skipped")	# one more: test_x
+
+
+def test_a_skip_in_the_lab_is_a_failure(check, tmp_path, monkeypatch, capsys):
+	(tmp_path / "scripts").mkdir()
+	shutil.copy(os.path.join(ROOT, "scripts", "check"), tmp_path / "scripts" / "check")
+	(tmp_path / "tests").mkdir()
+	shutil.copy(os.path.join(ROOT, "tests", "pytest.ini"), tmp_path / "tests" / "pytest.ini")
+	(tmp_path / "tests" / "test_x.py").write_text(
+		"import pytest\n\ndef test_x():\n\tpytest.skip('no')\n\n"
+		"@pytest.mark.soak\ndef test_long():\n\tassert 0\n\n"
+		"@pytest.mark.host\ndef test_host():\n\tassert 0\n")
+	monkeypatch.setattr(check, "lab_argv", lambda inside, bits: inside)
+	stages(check, ("lab", check.stage_lab, [], False))
+	assert check.run_stages(options(kvm=True)) == 1
+	assert capsys.readouterr().out.splitlines()[-1] == "0 passed, 1 failed, 0 skipped"
+
+
 SOURCE = """#include <stdio.h>
 #include <string.h>
 #ifdef RWX
@@ -209,7 +252,8 @@ def test_every_test_file_has_a_home():
 				up = os.path.dirname(up)
 			for name in names:
 				stem = name[:-2].removeprefix("fuzz_")
-				if name.endswith(".c") and name not in built and (
+				is_test = name.endswith(".c") or re.fullmatch(r"test_.*\.py", name)
+				if is_test and name not in built and (
 						top != "fuzz" or f"'{stem}'" not in built):
 					lost.append(os.path.join(where, name))
 	assert not lost
