@@ -82,12 +82,13 @@ static int state_count_set(const struct state_field *f, uint64_t count, uint8_t 
 	uint32_t wire;
 
 	if (count > capacity) {
-		return err_set(err, EINVAL, "%s: %llu given, but there is room for %llu", f->name,
-			       (unsigned long long)count, (unsigned long long)capacity);
+		return err_set(err, EINVAL, "%s: %llu given, but there is room for %llu",
+			       f->name, (unsigned long long)count,
+			       (unsigned long long)capacity);
 	}
 	if (f->count_offset == -1) {
-		return count == capacity ? 0 :
-					   err_set(err, EINVAL, "%s: %llu given, %llu expected",
+		return count == capacity ? 0
+					 : err_set(err, EINVAL, "%s: %llu given, %llu expected",
 						   f->name, (unsigned long long)count,
 						   (unsigned long long)capacity);
 	}
@@ -204,7 +205,8 @@ static int state_field_decode(struct reader *r, const struct state_desc *d, unsi
 	if (!value) {
 		return err_truncated(err, d->name);
 	}
-	if (!head.name_len || !state_name_ok((const char *)name, head.name_len, STATE_NAME_MAX) ||
+	if (!head.name_len ||
+	    !state_name_ok((const char *)name, head.name_len, STATE_NAME_MAX) ||
 	    le16_get(head.zero)) {
 		return err_set(err, EINVAL, "%s: field %u has a bad header", d->name, hint);
 	}
@@ -244,8 +246,8 @@ int state_record_decode(const uint8_t *data, size_t len, const struct state_desc
 	}
 	version = le32_get(head.version);
 	if (version < d->min_version || version > d->version) {
-		return err_set(err, EINVAL, "%s: version %u, this program reads %u to %u", d->name,
-			       version, d->min_version, d->version);
+		return err_set(err, EINVAL, "%s: version %u, this program reads %u to %u",
+			       d->name, version, d->min_version, d->version);
 	}
 	if (le16_get(head.nfields) > nfields) {
 		return err_set(err, EINVAL, "%s: %u fields, there are %u", d->name,

@@ -113,12 +113,12 @@ static int state_value_encode(struct state_buf *b, const struct state_field *f,
 	case STATE_ARRAY:
 		count = state_count_read(f, base);
 		if (count > state_field_capacity(f)) {
-			return err_set(err, EINVAL, "%s: %u are used, but there is room for %llu",
-				       f->name, count,
-				       (unsigned long long)state_field_capacity(f));
+			return err_set(err, EINVAL,
+				       "%s: %u are used, but there is room for %llu", f->name,
+				       count, (unsigned long long)state_field_capacity(f));
 		}
-		return f->type == STATE_BUF ? state_buf_append(b, base + f->offset, count) :
-					      state_array_encode(b, f, base, err);
+		return f->type == STATE_BUF ? state_buf_append(b, base + f->offset, count)
+					    : state_array_encode(b, f, base, err);
 	}
 	assert(!"a type that state_desc_check() lets through");
 	return -EINVAL;

@@ -98,7 +98,7 @@ int state_out_finish(struct state_out *o, const void **data, size_t *len);
 
 /* Checks the header, the framing of every section and the CRC before anything is used. data
  * stays the caller's and in place until state_in_free(). -EINVAL or -ENOMEM with a sentence. */
-int state_in_open(struct state_in **in, const void *data, size_t len, struct err *err);
+int state_in_open(struct state_in **out, const void *data, size_t len, struct err *err);
 void state_in_free(struct state_in *in);
 /* Decodes the section (d->name, instance) into st (d->size bytes, zeroed first), validates.
  * -ENOENT if there is none, -EINVAL if it is bad, -EEXIST if taken before, each with a sentence;

@@ -181,8 +181,7 @@ int state_put_blob(struct state_out *o, const char *name, const char *instance,
 
 int state_out_finish(struct state_out *o, const void **data, size_t *len)
 {
-	struct state_wire_section end = {.kind = STATE_KIND_END,
-					 .len = le64_of(o->nsections)};
+	struct state_wire_section end = {.kind = STATE_KIND_END, .len = le64_of(o->nsections)};
 	size_t start = o->buf.len;
 	le32 crc;
 
@@ -207,8 +206,8 @@ int state_out_finish(struct state_out *o, const void **data, size_t *len)
 static int err_damaged(struct err *err, size_t at, const char *what)
 {
 	return err_set(err, EINVAL,
-		       "saved state, byte %zu: %s; the file is damaged, save the state again", at,
-		       what);
+		       "saved state, byte %zu: %s; the file is damaged, save the state again",
+		       at, what);
 }
 
 /* Reads the section head at *at and moves past the section; fills s if it is not NULL.
@@ -263,7 +262,7 @@ static int state_in_walk(const uint8_t *data, size_t len, struct state_section *
 			 unsigned *count, struct err *err)
 {
 	size_t at = sizeof(struct state_wire_head);
-	struct state_section s;
+	struct state_section s = {0};
 	unsigned n = 0;
 
 	for (;;) {
@@ -337,12 +336,15 @@ static int state_head_check(const uint8_t *data, size_t len, struct err *err)
 	}
 	memcpy(&head, data, sizeof(head));
 	if (memcmp(head.magic, STATE_MAGIC, sizeof(head.magic)) != 0) {
-		return err_set(err, EINVAL, "this is no saved state; give a file that NEMU saved");
+		return err_set(err, EINVAL,
+			       "this is no saved state; give a file that NEMU saved");
 	}
 	if (le32_get(head.format) != STATE_FORMAT || le32_get(head.zero)) {
-		return err_set(err, EINVAL,
-			       "saved state has format %u, this program reads %u; use the version "
-			       "that saved it", le32_get(head.format), STATE_FORMAT);
+		return err_set(
+			err, EINVAL,
+			"saved state has format %u, this program reads %u; use the version "
+			"that saved it",
+			le32_get(head.format), STATE_FORMAT);
 	}
 	return 0;
 }
@@ -415,8 +417,7 @@ void state_in_free(struct state_in *in)
 
 /* Finds a section that is still to be taken, or says why not. */
 static int state_section_find(struct state_in *in, uint8_t kind, const char *name,
-			      const char *instance, struct state_section **out,
-			      struct err *err)
+			      const char *instance, struct state_section **out, struct err *err)
 {
 	size_t nlen = strlen(name), ilen = strlen(instance);
 	struct state_section key = {.name = name, .instance = instance}, *keyp = &key, **hit;
@@ -431,10 +432,12 @@ static int state_section_find(struct state_in *in, uint8_t kind, const char *nam
 	if (!hit) {
 		return err_set(err, ENOENT,
 			       "saved state has no section %s '%s'; start with the devices it "
-			       "was saved with", name, instance);
+			       "was saved with",
+			       name, instance);
 	}
 	if ((*hit)->taken) {
-		return err_set(err, EEXIST, "state of %s '%s' is already loaded", name, instance);
+		return err_set(err, EEXIST, "state of %s '%s' is already loaded", name,
+			       instance);
 	}
 	if ((*hit)->kind != kind) {
 		return err_set(err, EINVAL, "saved state: section %s '%s' is of the wrong kind",
@@ -487,10 +490,11 @@ int state_in_check_used(struct state_in *in, struct err *err)
 		const struct state_section *s = &in->section[i];
 
 		if (!s->taken) {
-			return err_set(err, EINVAL,
-				       "saved state has a section %.*s '%.*s' that nothing here "
-				       "takes; start with the devices it was saved with",
-				       s->name_len, s->name, s->instance_len, s->instance);
+			return err_set(
+				err, EINVAL,
+				"saved state has a section %.*s '%.*s' that nothing here "
+				"takes; start with the devices it was saved with",
+				s->name_len, s->name, s->instance_len, s->instance);
 		}
 	}
 	return 0;

@@ -43,7 +43,8 @@ static void test_truncated_payload(void **state)
 		raw_section(&r, STATE_KIND_FIELDS, "dev", "d0", data + head, cut, cut);
 		raw_end(&r);
 		copy = bytes_copy(r.data, r.len);
-		assert_int_equal(stream_load(copy, r.len, &b, &err), cut == payload ? 0 : -EINVAL);
+		assert_int_equal(stream_load(copy, r.len, &b, &err),
+				 cut == payload ? 0 : -EINVAL);
 		assert_int_equal(!err.msg[0], cut == payload);
 		free(copy);
 	}
@@ -109,7 +110,7 @@ static void test_flipped_with_crc(void **state)
 		}
 		flip_and_load(data, len, at, 0xff, &loaded, &refused);
 	}
-	assert_true(loaded > 8 * 50);  /* the values of 100 bytes or so */
+	assert_true(loaded > 8 * 50);	/* the values of 100 bytes or so */
 	assert_true(refused > 8 * 300); /* names, types, lengths, bounds */
 	free(data);
 }
@@ -118,8 +119,9 @@ static void test_flipped_with_crc(void **state)
 static void test_huge_lengths(void **state)
 {
 	static const uint64_t values[] = {
-		UINT64_MAX, UINT64_MAX - 7, UINT64_MAX - 40, INT64_MAX, UINT64_C(1) << 63,
-		UINT64_C(1) << 32, UINT32_MAX, INT32_MAX, UINT32_C(1) << 31, UINT16_MAX, 0x8000, 0,
+		UINT64_MAX,	   UINT64_MAX - 7,    UINT64_MAX - 40, INT64_MAX,
+		UINT64_C(1) << 63, UINT64_C(1) << 32, UINT32_MAX,      INT32_MAX,
+		UINT32_C(1) << 31, UINT16_MAX,	      0x8000,	       0,
 	};
 	static const size_t widths[] = {2, 4, 8};
 	struct dev_state a, b;
@@ -160,7 +162,8 @@ static int raw_load(struct raw *r, struct dev_state *b, struct err *err)
 
 static void test_section_claims_too_much(void **state)
 {
-	static const uint64_t claims[] = {1, 21, 22, 1000, UINT32_MAX, UINT64_MAX - 20, UINT64_MAX};
+	static const uint64_t claims[] = {1,	     21, 22, 1000, UINT32_MAX, UINT64_MAX - 20,
+					  UINT64_MAX};
 	static struct raw r;
 	struct dev_state b;
 	struct err err;
@@ -205,11 +208,19 @@ static void test_framing(void **state)
 		size_t at;
 		uint8_t value;
 	} bad[] = {
-		{"no saved state", 0, 'X'}, {"format", 8, 2},   {"format", 12, 1},
-		{"kind", 16, 3},	    {"kind", 16, 255},  {"kind", 20, 1},
-		{"name", 17, 0},	    {"name", 32, '\n'}, {"name", 32, 0x7f},
-		{"name", 35, 0},	    {"number of", 16 + 16 + 6 + 1 + 8, 2},
-		{"number of", 16 + 16 + 6 + 1 + 15, 1}, {"end mark", 16 + 16 + 6 + 1 + 1, 1},
+		{"no saved state", 0, 'X'},
+		{"format", 8, 2},
+		{"format", 12, 1},
+		{"kind", 16, 3},
+		{"kind", 16, 255},
+		{"kind", 20, 1},
+		{"name", 17, 0},
+		{"name", 32, '\n'},
+		{"name", 32, 0x7f},
+		{"name", 35, 0},
+		{"number of", 16 + 16 + 6 + 1 + 8, 2},
+		{"number of", 16 + 16 + 6 + 1 + 15, 1},
+		{"end mark", 16 + 16 + 6 + 1 + 1, 1},
 		{"end mark", 16 + 16 + 6 + 1 + 2, 1},
 	};
 
@@ -241,8 +252,8 @@ static void test_framing(void **state)
 static void test_too_many_sections(void **state)
 {
 	size_t cap = (size_t)(STATE_SECTIONS_MAX + 1) * 32 + 64, len = 0;
-	struct state_wire_section head = {.kind = STATE_KIND_BLOB, .name_len = 1,
-					  .instance_len = le16_of(6)};
+	struct state_wire_section head = {
+		.kind = STATE_KIND_BLOB, .name_len = 1, .instance_len = le16_of(6)};
 	uint8_t *data = calloc(1, cap);
 	struct state_in *in;
 	struct err err = {0};
@@ -271,8 +282,8 @@ static void test_too_many_sections(void **state)
 			uint64_t blob_len;
 
 			assert_int_equal(state_in_open(&in, data, len, &err), 0);
-			assert_int_equal(state_get_blob(in, "r", "065535", &blob, &blob_len, &err),
-					 0);
+			assert_int_equal(
+				state_get_blob(in, "r", "065535", &blob, &blob_len, &err), 0);
 			state_in_free(in);
 		} else {
 			assert_int_equal(state_in_open(&in, data, len, &err), -EINVAL);
@@ -294,7 +305,8 @@ static void raw_ring(struct raw *r, uint32_t version, uint64_t size)
 
 enum { RING_LEN = 6 + 3 * 8 + 4 + 5 + 4 + 2 + 1 + 8 };
 
-static void raw_rings(struct raw *r, const char *name, uint32_t claim, uint32_t n, int32_t extra)
+static void raw_rings(struct raw *r, const char *name, uint32_t claim, uint32_t n,
+		      int32_t extra)
 {
 	static struct raw v;
 
@@ -309,23 +321,23 @@ static void raw_rings(struct raw *r, const char *name, uint32_t claim, uint32_t 
 
 /* What deviates from a right record. */
 struct twist {
-	uint32_t version;	 /* 0: 3 */
-	int nfields;		 /* added to the right number */
-	const char *skip;	 /* this field is left out */
-	const char *rename;	 /* this field has another name */
-	const char *twice;	 /* this field comes twice */
-	const char *retype;	 /* this field has the type U32 */
-	const char *only_value;	 /* this scalar has `value` */
+	uint32_t version;	/* 0: 3 */
+	int nfields;		/* added to the right number */
+	const char *skip;	/* this field is left out */
+	const char *rename;	/* this field has another name */
+	const char *twice;	/* this field comes twice */
+	const char *retype;	/* this field has the type U32 */
+	const char *only_value; /* this scalar has `value` */
 	uint64_t value;
-	uint32_t fifo;		 /* bytes more than 4 */
-	int mac;		 /* bytes more or less than 6 */
+	uint32_t fifo;		   /* bytes more than 4 */
+	int mac;		   /* bytes more or less than 6 */
 	uint32_t ring_claim, ring; /* more elements than 2: as claimed, as there */
-	uint32_t req_claim, req; /* more elements than 1 */
-	int32_t element;	 /* added to the length of each element */
-	uint32_t ctrl_version;	 /* 0: 1 */
+	uint32_t req_claim, req;   /* more elements than 1 */
+	int32_t element;	   /* added to the length of each element */
+	uint32_t ctrl_version;	   /* 0: 1 */
 	uint32_t ctrl_size;
-	bool reverse;		 /* a few fields in another order */
-	unsigned junk;		 /* bytes behind the record */
+	bool reverse;  /* a few fields in another order */
+	unsigned junk; /* bytes behind the record */
 };
 
 static bool is(const char *a, const char *b)
@@ -434,7 +446,8 @@ static void test_versions(void **state)
 	/* what this version must have */
 	twist_refused(&(struct twist){.skip = "added", .nfields = -1}, "added: missing");
 	/* and what that version cannot have */
-	twist_refused(&(struct twist){.version = 2, .rename = "status", .nfields = 0}, "'other'");
+	twist_refused(&(struct twist){.version = 2, .rename = "status", .nfields = 0},
+		      "'other'");
 }
 
 static void test_field_of_a_later_version(void **state)
@@ -454,7 +467,8 @@ static void test_field_of_a_later_version(void **state)
 
 static void test_bad_fields(void **state)
 {
-	static const char *const scalars[] = {"status", "vector", "features", "offset", "broken"};
+	static const char *const scalars[] = {"status", "vector", "features", "offset",
+					      "broken"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(scalars); i++) {
 		char text[64];
@@ -463,8 +477,10 @@ static void test_bad_fields(void **state)
 		twist_refused(&(struct twist){.skip = scalars[i], .nfields = -1}, text);
 		twist_refused(&(struct twist){.rename = scalars[i]}, "no field 'other'");
 		snprintf(text, sizeof(text), "%s: given twice", scalars[i]);
-		twist_refused(&(struct twist){.twice = scalars[i], .skip = NULL,
-					      .version = 2, .nfields = 1}, text);
+		twist_refused(
+			&(struct twist){
+				.twice = scalars[i], .skip = NULL, .version = 2, .nfields = 1},
+			text);
 	}
 	twist_refused(&(struct twist){.retype = "status"}, "status: type 3, 1 expected");
 	twist_refused(&(struct twist){.nfields = 1}, "12 fields, there are 11");
@@ -480,14 +496,16 @@ static void test_bounds(void **state)
 	struct dev_state b;
 	struct err err;
 
-	twist_refused(&(struct twist){.only_value = "vector", .value = 0}, "vector: 0 is outside");
+	twist_refused(&(struct twist){.only_value = "vector", .value = 0},
+		      "vector: 0 is outside");
 	twist_refused(&(struct twist){.only_value = "vector", .value = 1025}, "vector: 1025");
 	twist_refused(&(struct twist){.only_value = "added", .value = 4}, "added: 4");
 	twist_refused(&(struct twist){.only_value = "added", .value = 10}, "added: 10");
 	twist_refused(&(struct twist){.only_value = "broken", .value = 2}, "broken: 2");
 	twist_refused(&(struct twist){.only_value = "broken", .value = 255}, "broken: 255");
-	assert_int_equal(twist_load(&(struct twist){.only_value = "vector", .value = 1024}, &b,
-				    &err), 0);
+	assert_int_equal(
+		twist_load(&(struct twist){.only_value = "vector", .value = 1024}, &b, &err),
+		0);
 	assert_int_equal(twist_load(&(struct twist){.ctrl_size = 32768}, &b, &err), 0);
 	twist_refused(&(struct twist){.ctrl_size = 32769}, "ctrl: size: 32769");
 }

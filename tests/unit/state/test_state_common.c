@@ -37,8 +37,14 @@ static const struct state_field dev_fields[] = {
 	STATE_F_STRUCT(struct dev_state, ctrl, &ring_desc),
 	STATE_F_ARRAY(struct dev_state, ring, &ring_desc),
 	STATE_F_VARRAY(struct dev_state, req, &ring_desc, nreq),
-	{.name = "added", .type = STATE_U32, .offset = offsetof(struct dev_state, added),
-	 .size = 4, .min = 5, .max = 9, .count_offset = -1, .since = 3},
+	{.name = "added",
+	 .type = STATE_U32,
+	 .offset = offsetof(struct dev_state, added),
+	 .size = 4,
+	 .min = 5,
+	 .max = 9,
+	 .count_offset = -1,
+	 .since = 3},
 	STATE_F_END,
 };
 const struct state_desc dev_desc = {
@@ -76,12 +82,12 @@ static bool ring_equal(const struct ring_state *a, const struct ring_state *b)
 
 bool dev_state_equal(const struct dev_state *a, const struct dev_state *b)
 {
-	bool same = a->status == b->status && a->vector == b->vector &&
-		    a->features == b->features && a->offset == b->offset &&
-		    a->broken == b->broken && memcmp(a->mac, b->mac, sizeof(a->mac)) == 0 &&
-		    a->fifo_len == b->fifo_len &&
-		    memcmp(a->fifo, b->fifo, sizeof(a->fifo)) == 0 &&
-		    ring_equal(&a->ctrl, &b->ctrl) && a->nreq == b->nreq && a->added == b->added;
+	bool same =
+		a->status == b->status && a->vector == b->vector &&
+		a->features == b->features && a->offset == b->offset &&
+		a->broken == b->broken && memcmp(a->mac, b->mac, sizeof(a->mac)) == 0 &&
+		a->fifo_len == b->fifo_len && memcmp(a->fifo, b->fifo, sizeof(a->fifo)) == 0 &&
+		ring_equal(&a->ctrl, &b->ctrl) && a->nreq == b->nreq && a->added == b->added;
 
 	for (size_t i = 0; i < ARRAY_SIZE(a->ring); i++) {
 		same = same && ring_equal(&a->ring[i], &b->ring[i]);
