@@ -1,6 +1,10 @@
-/* Start and end of a struct vm_config; what the fields mean is in config.h. */
+/*
+ * Start and end of a struct vm_config, and what it names outside of the process; what the fields
+ * mean is in config.h.
+ */
 #include "machine/config.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,4 +49,106 @@ void vm_config_fini(struct vm_config *c)
 	texts_fini(c->serial, c->nserial);
 	texts_fini(c->qmp, c->nqmp);
 	memset(c, 0, sizeof(*c));
+}
+
+/* Without marking the key as used, which is for who acts on it. */
+static const char *peek(const struct opts *o, const char *key)
+{
+	for (size_t i = 0; i < o->count; i++) {
+		if (!strcmp(o->opt[i].key, key)) {
+			return o->opt[i].value;
+		}
+	}
+	return NULL;
+}
+
+static bool is_on(const struct opts *o, const char *key)
+{
+	const char *v = peek(o, key);
+	bool on = false;
+
+	return v && !parse_bool(v, &on) && on;
+}
+
+typedef int path_fn(void *arg, enum config_path kind, const char *path, struct err *err);
+
+/* unix:PATH,server=on,… of -qmp and -serial. */
+static int text_socket(const char *what, const char *text, path_fn *fn, void *arg, struct err *err)
+{
+	struct opts o;
+	const char *path;
+	int ret = 0;
+
+	if (strncmp(text, "unix:", 5)) {
+		return 0;
+	}
+	ret = opts_parse(&o, what, text + 5, "path", err);
+	if (ret) {
+		return ret;
+	}
+	path = peek(&o, "path");
+	if (path && is_on(&o, "server")) {
+		ret = fn(arg, CONFIG_PATH_SOCKET, path, err);
+	}
+	opts_fini(&o);
+	return ret;
+}
+
+int vm_config_paths(const struct vm_config *c, path_fn *fn, void *arg, struct err *err)
+{
+	const char *path;
+	int ret = 0;
+
+	for (size_t i = 0; !ret && i < c->nqmp; i++) {
+		ret = text_socket("-qmp", c->qmp[i], fn, arg, err);
+	}
+	for (size_t i = 0; !ret && i < c->nserial; i++) {
+		ret = text_socket("-serial", c->serial[i], fn, arg, err);
+	}
+	for (size_t i = 0; !ret && i < c->chardevs.count; i++) {
+		const struct opts *o = &c->chardevs.item[i].opts;
+
+		path = peek(o, "path");
+		if (path && is_on(o, "server")) {
+			ret = fn(arg, CONFIG_PATH_SOCKET, path, err);
+		}
+	}
+	for (size_t i = 0; !ret && i < c->drives.count; i++) {
+		const struct opts *o = &c->drives.item[i].opts;
+
+		path = peek(o, "file");
+		if (path) {
+			ret = fn(arg, is_on(o, "readonly") ? CONFIG_PATH_READ : CONFIG_PATH_WRITE, path,
+				 err);
+		}
+	}
+	for (size_t i = 0; !ret && i < c->blockdevs.count; i++) {
+		const struct opts *o = &c->blockdevs.item[i].opts;
+
+		path = peek(o, "filename");
+		path = path ? path : peek(o, "file.filename");
+		if (path) {
+			ret = fn(arg, is_on(o, "read-only") ? CONFIG_PATH_READ : CONFIG_PATH_WRITE, path,
+				 err);
+		}
+	}
+	if (!ret && c->pidfile) {
+		ret = fn(arg, CONFIG_PATH_FILE, c->pidfile, err);
+	}
+	return ret;
+}
+
+size_t vm_config_fds(const struct vm_config *c, int fds[CONFIG_MAX_FDS])
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->netdevs.count; i++) {
+		const char *v = peek(&c->netdevs.item[i].opts, "fd");
+		uint64_t fd;
+
+		if (v && n < CONFIG_MAX_FDS && !parse_u64(v, &fd) && fd < 1u << 20) {
+			fds[n++] = (int)fd;
+		}
+	}
+	return n;
 }

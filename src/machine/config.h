@@ -7,6 +7,7 @@
 #define MACHINE_CONFIG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -48,6 +49,22 @@ struct vm_config {
 	char *pidfile;
 	int64_t rtc_offset_s;  /* -rtc base=: seconds added to the host's UTC clock */
 };
+
+/* What the command line names in the file system, for the broker's policy: called for each, stops
+ * at the first error. */
+enum config_path {
+	CONFIG_PATH_READ,
+	CONFIG_PATH_WRITE,
+	CONFIG_PATH_SOCKET, /* made by this process: a listening unix socket */
+	CONFIG_PATH_FILE,   /* made by this process: the pid file */
+};
+int vm_config_paths(const struct vm_config *c,
+		    int (*fn)(void *arg, enum config_path kind, const char *path,
+			      struct err *err),
+		    void *arg, struct err *err);
+/* The descriptors that options name (fd=N). */
+#define CONFIG_MAX_FDS 64
+size_t vm_config_fds(const struct vm_config *c, int fds[CONFIG_MAX_FDS]);
 
 void vm_config_init(struct vm_config *c);
 void vm_config_fini(struct vm_config *c);

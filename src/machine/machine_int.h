@@ -18,6 +18,7 @@
 struct blk_node;
 struct chr;
 struct net_port;
+struct virtio_dev;
 
 /* A back end or object that devices name by id. */
 struct named_loop {
@@ -92,6 +93,11 @@ struct machine {
 	struct board *board;
 	struct pci_bus *root;
 	struct backends be;
+	struct named_serial { /* controllers that virtconsole and virtserialport name */
+		char id[64];
+		struct virtio_dev *vd;
+	} *serials;
+	unsigned nserials, anonymous;
 
 	enum run_state state;
 	enum machine_phase phase;

@@ -1,0 +1,27 @@
+/*
+ * -daemonize and -pidfile. A client (libvirt) runs the program, waits until it exits with 0,
+ * reads the pid file and connects to the socket: so the parent ends only when all of that is
+ * there, and the child lets go of standard error. Main thread, before any other exists.
+ */
+#ifndef CONTROL_DAEMON_H
+#define CONTROL_DAEMON_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+
+struct daemon {
+	bool on;
+	int fd;      /* tells the parent that we are ready; -1: not daemonized */
+	int null_fd; /* /dev/null, to replace the standard descriptors with */
+};
+
+/* Forks if `on`; the parent does not return: it exits with the child's success. fd and null_fd are to
+ * be kept open by whoever closes the others. */
+int daemon_start(struct daemon *d, bool on, struct err *err);
+void daemon_ready(struct daemon *d);
+/* Writes the process id and takes a lock on the file; path NULL: nothing. -EAGAIN with a sentence
+ * if a living process has it. */
+int daemon_pidfile(const char *path, struct err *err);
+
+#endif

@@ -1,0 +1,483 @@
+/*
+ * The x86-64 `virt` machine: a list of "create this, connect it there". Addresses, ports and
+ * interrupts are the platform contract (spec/platform_x86.h, docs/platform.md).
+ *
+ * Boot: firmware from flash or -bios starts at the reset vector and finds everything through
+ * fw_cfg; -kernel without firmware is entered directly, with BARs assigned and tables placed
+ * here. Control loop. What the guest can reach is in the devices, not here.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "arch/x86/cpuid.h"
+#include "arch/x86/linux_boot.h"
+#include "arch/x86/regs.h"
+#include "device/platform/ged.h"
+#include "device/platform/ioapic.h"
+#include "device/platform/pm.h"
+#include "device/platform/reset.h"
+#include "device/platform/rtc.h"
+#include "device/platform/uart.h"
+#include "firmware/acpi/acpi.h"
+#include "firmware/e820.h"
+#include "firmware/flash.h"
+#include "firmware/fw_cfg.h"
+#include "firmware/smbios.h"
+#include "machine/machine_int.h"
+#include "pci/host.h"
+#include "spec/fw_cfg.h"
+#include "spec/platform_x86.h"
+
+/* Room that 64-bit BARs shall have at least when the width of addresses is chosen. */
+#define MMIO64_MIN (32 * GiB)
+/* OVMF counts on no more than this, whatever the processor says. */
+#define OVMF_MAX_PHYS_BITS 47u
+
+struct board {
+	uint64_t ram_low, ram_high;
+	struct x86_topology topo;
+	struct x86_cpu_model model;
+	unsigned phys_bits;
+	uint32_t signature;
+	struct ioapic *ioapic;
+	struct ged *ged;
+	struct pci_host *host;
+	struct fw_cfg *fw;
+	struct acpi_loader *acpi;
+	struct acpi_cpu *cpus;
+	struct machine *m;
+	/* direct boot */
+	int kernel_fd, initrd_fd;
+	struct x86_linux_entry entry;
+};
+
+static bool has_firmware(const struct machine *m)
+{
+	return m->cfg->bios || m->be.flash[0].file;
+}
+
+bool board_has_boot_source(const struct machine *m)
+{
+	return has_firmware(m) || m->cfg->kernel;
+}
+
+/* --- parts --- */
+
+static int add_ram(struct machine *m, struct err *err)
+{
+	struct board *b = m->board;
+	struct mem_region *r;
+	int ret;
+
+	b->ram_low = MIN(m->cfg->ram, PLAT_LOW_RAM_MAX);
+	b->ram_high = m->cfg->ram - b->ram_low;
+	ret = mem_region_add(m->vm.mem, "ram-low", 0, b->ram_low, MEM_RAM, 0, &r, err);
+	if (!ret && b->ram_high) {
+		ret = mem_region_add(m->vm.mem, "ram-high", PLAT_HIGH_RAM_BASE, b->ram_high, MEM_RAM, 0,
+				     &r, err);
+	}
+	if (ret) {
+		err_prefix(err, "-m %lluM", (unsigned long long)(m->cfg->ram / MiB));
+	}
+	return ret;
+}
+
+static void board_eoi(void *opaque, uint8_t vector)
+{
+	struct machine *m = opaque;
+
+	ioapic_eoi(m->board->ioapic, vector);
+}
+
+static void vcpu_thread_init(void *arg)
+{
+	struct machine *m = arg;
+
+	if (m->env.thread_init) {
+		m->env.thread_init(m->env.arg, MACHINE_THREAD_VCPU);
+	}
+}
+
+static int add_kvm(struct machine *m, struct err *err)
+{
+	struct kvm_vm_config c = {
+		.loop = m->vm.loop, .mem = m->vm.mem, .bus = m->vm.bus, .power = &m->power,
+		.thread_init = vcpu_thread_init, .thread_arg = m,
+		.ioapic_eoi = board_eoi, .ioapic_opaque = m,
+	};
+	int ret = kvm_vm_new(&c, &m->kvm, err);
+
+	if (!ret) {
+		m->vm.irq = kvm_vm_irqchip(m->kvm);
+		m->vm.doorbells = kvm_vm_doorbells(m->kvm);
+	}
+	return ret;
+}
+
+static int add_platform(struct machine *m, struct err *err)
+{
+	struct board *b = m->board;
+	struct rtc_config rtc = {.offset_s = m->cfg->rtc_offset_s};
+	int ret;
+
+	ret = ioapic_new(&m->vm, &b->ioapic, err);
+	ret = ret ? ret : pm_new(&m->vm, err);
+	ret = ret ? ret : reset_new(&m->vm, err);
+	ret = ret ? ret : rtc_new(&m->vm, &rtc, err);
+	ret = ret ? ret : ged_new(&m->vm, ioapic_line(b->ioapic, PLAT_GSI_GED), &b->ged, err);
+	if (!ret && m->be.serial) {
+		struct uart_config uart = {
+			.id = "serial0", .port = PLAT_UART_PORT, .chr = m->be.serial,
+			.line = ioapic_line(b->ioapic, PLAT_GSI_UART),
+		};
+
+		ret = uart_new(&m->vm, &uart, err);
+	}
+	ret = ret ? ret : pci_host_new(&m->vm, PLAT_ECAM_BASE, true, PLAT_PM_PORT, &b->host, err);
+	if (!ret) {
+		m->root = pci_host_bus(b->host);
+	}
+	return ret;
+}
+
+static int add_firmware(struct machine *m, struct err *err)
+{
+	struct flash_config unit[FLASH_MAX_UNITS] = {
+		{"-drive if=pflash,unit=0", m->be.flash[0].file, m->be.flash[0].read_only},
+		{"-drive if=pflash,unit=1", m->be.flash[1].file, m->be.flash[1].read_only},
+	};
+	unsigned n = (unsigned)(m->be.flash[0].file != NULL) + (m->be.flash[1].file != NULL);
+
+	if (!m->be.flash[0].file && m->be.flash[1].file) {
+		return err_set(err, EINVAL, "-drive if=pflash,unit=1,file=%s: unit 0, the code, is missing",
+			       m->be.flash[1].file);
+	}
+	if (m->cfg->bios) {
+		unit[0] = (struct flash_config){"-bios", m->cfg->bios, true};
+		n = 1;
+	}
+	if (has_firmware(m) && m->cfg->kernel) {
+		return err_set(err, EINVAL, "-kernel %s: a kernel is started without firmware here; leave "
+			       "out -kernel or the firmware", m->cfg->kernel);
+	}
+	return n ? flash_new(&m->vm, unit, n, err) : 0;
+}
+
+static int add_cpus(struct machine *m, struct err *err)
+{
+	struct board *b = m->board;
+	struct x86_phys_need need = {
+		.ram_end = b->ram_high ? PLAT_HIGH_RAM_BASE + b->ram_high : PLAT_HIGH_RAM_BASE,
+		.window = MMIO64_MIN,
+	};
+	struct x86_cpuid_config cc = {.model = &b->model};
+	struct kvm_cpuid2 *supported, *cpuid = NULL;
+	int ret;
+
+	b->topo = (struct x86_topology){m->cfg->sockets, m->cfg->dies * m->cfg->cores,
+					m->cfg->threads};
+	if (m->cfg->cpus > kvm_vm_max_vcpus(m->kvm) || x86_apic_id_max(&b->topo) > 254) {
+		return err_set(err, EINVAL, "-smp %u: more CPUs than possible; this host takes %u, and the "
+			       "highest APIC id is 254", m->cfg->cpus, kvm_vm_max_vcpus(m->kvm));
+	}
+	ret = x86_cpu_model_parse(&b->model, m->cfg->cpu ? m->cfg->cpu : "host", err);
+	ret = ret ? ret : kvm_supported_cpuid(m->kvm, &supported, err);
+	if (ret) {
+		return ret;
+	}
+	ret = x86_phys_bits_choose(supported, &b->model, &need, &b->phys_bits, err);
+	cc.supported = supported;
+	cc.topo = b->topo;
+	cc.phys_bits = b->phys_bits;
+	b->cpus = calloc(m->cfg->cpus, sizeof(*b->cpus));
+	if (!ret && !b->cpus) {
+		ret = err_set(err, ENOMEM, "-smp: out of memory");
+	}
+	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
+		struct kvm_vcpu *v;
+
+		b->cpus[i] = (struct acpi_cpu){x86_apic_id(&b->topo, i), true};
+		ret = x86_cpuid_build(&cc, i, &cpuid, err);
+		if (!ret) {
+			b->signature = x86_cpuid_signature(cpuid);
+			ret = kvm_vcpu_new(m->kvm, i, b->cpus[i].apic_id, cpuid, &v, err);
+			free(cpuid);
+		}
+	}
+	free(supported);
+	return ret;
+}
+
+int board_new(struct machine *m, struct err *err)
+{
+	struct board *b = calloc(1, sizeof(*b));
+	int ret;
+
+	if (!b) {
+		return err_set(err, ENOMEM, "machine: out of memory");
+	}
+	m->board = b;
+	b->m = m;
+	b->kernel_fd = b->initrd_fd = -1;
+	if (mem_new(&m->vm.mem) || bus_new(&m->vm.bus)) {
+		return err_set(err, ENOMEM, "machine: out of memory");
+	}
+	ret = add_kvm(m, err);
+	ret = ret ? ret : add_ram(m, err);
+	ret = ret ? ret : add_platform(m, err);
+	ret = ret ? ret : add_firmware(m, err);
+	ret = ret ? ret : add_cpus(m, err);
+	return ret;
+}
+
+void board_free(struct machine *m)
+{
+	struct board *b = m->board;
+
+	if (!b) {
+		return;
+	}
+	acpi_loader_free(b->acpi);
+	if (m->kvm) {
+		kvm_vm_free(m->kvm);
+	}
+	if (m->vm.bus) {
+		bus_free(m->vm.bus);
+	}
+	if (m->vm.mem) {
+		mem_free(m->vm.mem);
+	}
+	if (b->kernel_fd >= 0) {
+		close(b->kernel_fd);
+	}
+	if (b->initrd_fd >= 0) {
+		close(b->initrd_fd);
+	}
+	free(b->cpus);
+	free(b);
+	m->board = NULL;
+}
+
+/* --- boot --- */
+
+/* Where 64-bit BARs go without firmware: the top eighth of the address space, as OVMF does. */
+static void mem64_window(const struct board *b, uint64_t *base, uint64_t *end)
+{
+	*end = UINT64_C(1) << MIN(b->phys_bits, OVMF_MAX_PHYS_BITS);
+	*base = *end - *end / 8;
+}
+
+static void acpi_facts_now(void *opaque, struct acpi_facts *f)
+{
+	struct board *b = opaque;
+	uint64_t base, end, lo, hi;
+
+	memset(f, 0, sizeof(*f));
+	f->cpu = b->cpus;
+	f->ncpus = b->m->cfg->cpus;
+	f->uart = b->m->be.serial != NULL;
+	mem64_window(b, &base, &end);
+	if (pci_mem64_extent(b->m->root, &lo, &hi)) {
+		/* What firmware decided, and the rest of its window. */
+		f->mem64_base = lo < base ? align_down(lo, GiB) : base;
+		f->mem64_end = hi > end ? align_up(hi, GiB) : end;
+	} else if (!has_firmware(b->m)) {
+		f->mem64_base = base;
+		f->mem64_end = end;
+	}
+}
+
+static void smbios_facts_get(const struct machine *m, struct smbios_facts *f)
+{
+	*f = (struct smbios_facts){
+		.product = "virt-1.0", .name = m->cfg->name, .has_uuid = m->cfg->uuid_set,
+		.ncpus = m->cfg->cpus, .ram_low = m->board->ram_low, .ram_high = m->board->ram_high,
+	};
+	memcpy(f->uuid, m->cfg->uuid, sizeof(f->uuid));
+}
+
+/* #syscalls(start): openat newfstatat lseek read */
+static int fw_cfg_file(struct machine *m, struct opts *o, struct err *err)
+{
+	const char *name = opts_get(o, "name"), *file = opts_get(o, "file");
+	const char *text = opts_get(o, "string");
+	struct stat st;
+	char *data;
+	int fd, ret;
+
+	ret = opts_check_used(o, err);
+	if (ret) {
+		return ret;
+	}
+	if (!name || !file == !text) {
+		return err_set(err, EINVAL, "-fw_cfg: it has to be name=opt/…,file=FILE or "
+			       "name=opt/…,string=TEXT");
+	}
+	if (strncmp(name, "opt/", 4)) {
+		return err_set(err, EINVAL, "-fw_cfg name=%s: names start with opt/, the others belong to "
+			       "the machine", name);
+	}
+	if (text) {
+		return fw_cfg_add_file(m->board->fw, name, text, strlen(text), FW_CFG_COPY, err);
+	}
+	fd = open(file, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size > (off_t)(64 * MiB)) {
+		ret = err_set(err, fd < 0 ? errno : EINVAL, "-fw_cfg name=%s,file=%s: %s", name, file,
+			      fd < 0 ? strerror(errno) : "not a regular file of at most 64 MiB");
+		if (fd >= 0) {
+			close(fd);
+		}
+		return ret;
+	}
+	data = malloc((size_t)st.st_size + 1);
+	if (!data || read(fd, data, (size_t)st.st_size) != st.st_size) {
+		free(data);
+		close(fd);
+		return err_set(err, EIO, "-fw_cfg name=%s,file=%s: cannot be read", name, file);
+	}
+	close(fd);
+	return fw_cfg_add_file(m->board->fw, name, data, (size_t)st.st_size, FW_CFG_TAKE, err);
+}
+
+static int fill_fw_cfg(struct machine *m, struct err *err)
+{
+	static const uint8_t no_wait[2] = {0, 0};
+	struct board *b = m->board;
+	struct smbios_facts sf;
+	struct e820_map map = {0};
+	int ret;
+
+	ret = fw_cfg_new(&m->vm, PLAT_FW_CFG_PORT, &b->fw, err);
+	ret = ret ? ret : fw_cfg_set_u16(b->fw, FW_CFG_NB_CPUS, (uint16_t)m->cfg->cpus, err);
+	ret = ret ? ret : fw_cfg_set_u16(b->fw, FW_CFG_MAX_CPUS, (uint16_t)m->cfg->cpus, err);
+	ret = ret ? ret : fw_cfg_add_file(b->fw, "etc/boot-menu-wait", no_wait, 2, FW_CFG_BORROW, err);
+	if (!ret && e820_init(&map, b->ram_low, b->ram_high)) {
+		ret = err_set(err, ENOSPC, "machine: the memory map has too many entries");
+	}
+	ret = ret ? ret : e820_fw_cfg_add(b->fw, &map, err);
+	smbios_facts_get(m, &sf);
+	ret = ret ? ret : smbios_fw_cfg_add(b->fw, &sf, err);
+	ret = ret ? ret : acpi_loader_new(b->fw, acpi_facts_now, b, &b->acpi, err);
+	for (size_t i = 0; !ret && i < m->cfg->fw_cfgs.count; i++) {
+		ret = fw_cfg_file(m, &m->cfg->fw_cfgs.item[i].opts, err);
+	}
+	return ret;
+}
+
+static int open_boot_file(const char *option, const char *path, int *fd, struct err *err)
+{
+	*fd = open(path, O_RDONLY | O_CLOEXEC);
+	return *fd < 0 ? err_set(err, errno, "%s %s: cannot open it: %s", option, path,
+				 strerror(errno))
+		       : 0;
+}
+
+/* Puts kernel, tables and BARs in place, as often as the machine is reset. */
+static int direct_boot(struct machine *m, struct err *err)
+{
+	struct board *b = m->board;
+	struct x86_linux_config lc = {
+		.kernel_name = m->cfg->kernel, .initrd_name = m->cfg->initrd,
+		.kernel_fd = b->kernel_fd, .initrd_fd = b->initrd_fd, .cmdline = m->cfg->append,
+	};
+	struct x86_e820 e820[X86_MAX_E820];
+	struct e820_map map = {0};
+	struct acpi_facts facts;
+	struct acpi_placed acpi;
+	struct smbios_facts sf;
+	uint64_t base, end;
+	int ret;
+
+	mem64_window(b, &base, &end);
+	ret = pci_assign(m->root, PLAT_MMIO32_BASE, PLAT_MMIO32_END, base, end, err);
+	if (ret) {
+		return ret;
+	}
+	acpi_facts_now(b, &facts);
+	ret = acpi_place(m->vm.mem, b->ram_low, &facts, &acpi, err);
+	smbios_facts_get(m, &sf);
+	ret = ret ? ret : smbios_place(m->vm.mem, &sf, err);
+	if (ret) {
+		return ret;
+	}
+	if (e820_init_direct(&map, b->ram_low, b->ram_high, acpi.base, acpi.size) ||
+	    map.count > X86_MAX_E820) {
+		return err_set(err, ENOSPC, "machine: the memory map has too many entries");
+	}
+	for (unsigned i = 0; i < map.count; i++) {
+		e820[i] = (struct x86_e820){
+			.addr = le64_get(map.entry[i].base), .size = le64_get(map.entry[i].size),
+			.type = le32_get(map.entry[i].type) == E820_RAM ? X86_E820_RAM
+									: X86_E820_RESERVED,
+		};
+	}
+	lc.e820 = e820;
+	lc.e820_count = map.count;
+	lc.rsdp = acpi.rsdp;
+	return x86_linux_load(m->vm.mem, &lc, &b->entry, err);
+}
+
+int board_reset(struct machine *m, struct err *err)
+{
+	struct board *b = m->board;
+	bool direct = m->cfg->kernel != NULL;
+	int ret = direct ? direct_boot(m, err) : 0;
+
+	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
+		struct kvm_x86_init init = {.runnable = i == 0};
+
+		memset(&init.regs, 0, sizeof(init.regs));
+		x86_regs_reset(&init.regs, &init.sregs, i == 0, b->signature);
+		if (direct && i == 0) {
+			x86_regs_long_mode(&init.regs, &init.sregs, b->entry.tables, b->entry.entry,
+					   b->entry.boot_params);
+		}
+		ret = kvm_vcpu_reset(kvm_vm_vcpu(m->kvm, i), &init, err);
+	}
+	return ret;
+}
+
+int board_ready(struct machine *m, struct err *err)
+{
+	struct board *b = m->board;
+	int ret = fill_fw_cfg(m, err);
+
+	if (!ret && m->cfg->kernel) {
+		ret = open_boot_file("-kernel", m->cfg->kernel, &b->kernel_fd, err);
+	}
+	if (!ret && m->cfg->initrd) {
+		ret = open_boot_file("-initrd", m->cfg->initrd, &b->initrd_fd, err);
+	}
+	return ret ? ret : board_reset(m, err);
+}
+
+void board_powerdown(struct machine *m)
+{
+	ged_raise(m->board->ged, PLAT_GED_POWER);
+}
+
+/* --- state: what is not a device --- */
+
+int board_save(struct machine *m, struct state_out *o, struct err *err)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
+		ret = kvm_vcpu_save(kvm_vm_vcpu(m->kvm, i), o, err);
+	}
+	return ret ? ret : kvm_clock_save(m->kvm, o, err);
+}
+
+int board_load(struct machine *m, struct state_in *in, struct err *err)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
+		ret = kvm_vcpu_load(kvm_vm_vcpu(m->kvm, i), in, err);
+	}
+	return ret ? ret : kvm_clock_load(m->kvm, in, err);
+}
