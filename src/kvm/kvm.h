@@ -80,10 +80,16 @@ struct kvm_x86_init {
 	bool runnable; /* false: waits for INIT and SIPI */
 };
 
-/* A vCPU with its thread, which waits for kvm_vcpus_resume(). index: 0, 1, … in order; 0 is
- * the boot CPU. cpuid is copied. 0 or -errno with a sentence; owned by vm. */
+/* A vCPU, still without a thread. index: 0, 1, … in order; 0 is the boot CPU. cpuid is copied. 0
+ * or -errno with a sentence; owned by vm. */
 int kvm_vcpu_new(struct kvm_vm *vm, unsigned index, uint32_t apic_id,
 		 const struct kvm_cpuid2 *cpuid, struct kvm_vcpu **out, struct err *err);
+/* Starts the threads of those that have none; they wait for kvm_vcpus_resume(). Apart from
+ * kvm_vcpu_new(), because threads are started after the process has isolated itself. 0 or
+ * -errno with a sentence; those that run stay. */
+int kvm_vcpus_start(struct kvm_vm *vm, struct err *err);
+/* Ends and joins the threads (kvm_vm_free() does it, too), for whoever frees what they use. */
+void kvm_vcpus_stop(struct kvm_vm *vm);
 unsigned kvm_vm_vcpu_count(const struct kvm_vm *vm);
 struct kvm_vcpu *kvm_vm_vcpu(struct kvm_vm *vm, unsigned index); /* NULL if there is none */
 

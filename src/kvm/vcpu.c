@@ -127,9 +127,7 @@ static int vcpu_start(struct kvm_vcpu *v)
 /* #syscalls(main): munmap close futex */
 void kvm_vcpu_free(struct kvm_vcpu *v)
 {
-	if (v->started) {
-		pthread_join(v->thread, NULL); /* vm->quit is set */
-	}
+	assert(!v->started);
 	x86_vcpu_teardown(v);
 	bus_reader_free(v->bus);
 	if (v->run) {
@@ -216,11 +214,6 @@ int kvm_vcpu_new(struct kvm_vm *vm, unsigned index, uint32_t apic_id,
 	if (r < 0) {
 		goto free_vcpu;
 	}
-	r = vcpu_start(v);
-	if (r < 0) {
-		err_set(err, -r, "%s gets no thread: %s", v->name, strerror(-r));
-		goto free_vcpu;
-	}
 	vm->vcpus[vm->vcpu_count++] = v;
 	*out = v;
 	return 0;
@@ -228,6 +221,35 @@ int kvm_vcpu_new(struct kvm_vm *vm, unsigned index, uint32_t apic_id,
 free_vcpu:
 	kvm_vcpu_free(v);
 	return r;
+}
+
+int kvm_vcpus_start(struct kvm_vm *vm, struct err *err)
+{
+	for (unsigned i = 0; i < vm->vcpu_count; i++) {
+		struct kvm_vcpu *v = vm->vcpus[i];
+		int r = v->started ? 0 : vcpu_start(v);
+
+		if (r < 0) {
+			return err_set(err, -r, "%s gets no thread: %s", v->name, strerror(-r));
+		}
+	}
+	return 0;
+}
+
+void kvm_vcpus_stop(struct kvm_vm *vm)
+{
+	pthread_mutex_lock(&vm->lock);
+	vm->quit = true;
+	pthread_cond_broadcast(&vm->wake);
+	pthread_mutex_unlock(&vm->lock);
+	for (unsigned i = 0; i < vm->vcpu_count; i++) {
+		struct kvm_vcpu *v = vm->vcpus[i];
+
+		if (v->started) {
+			pthread_join(v->thread, NULL);
+			v->started = false;
+		}
+	}
 }
 
 /* #syscalls(main): tgkill futex */

@@ -304,10 +304,7 @@ void kvm_vm_free(struct kvm_vm *vm)
 		return;
 	}
 	assert(!vm->running && !vm->done);
-	pthread_mutex_lock(&vm->lock);
-	vm->quit = true;
-	pthread_cond_broadcast(&vm->wake);
-	pthread_mutex_unlock(&vm->lock);
+	kvm_vcpus_stop(vm);
 	for (unsigned i = 0; i < vm->vcpu_count; i++) {
 		kvm_vcpu_free(vm->vcpus[i]);
 	}

@@ -7,6 +7,7 @@
  * ends, each in the order of the command line.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

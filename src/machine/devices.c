@@ -7,6 +7,8 @@
  * ports of a serial controller. The operator is trusted; every refusal names the device.
  */
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

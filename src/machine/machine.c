@@ -11,6 +11,7 @@
  * start. Control loop only; power requests come from any thread through power_bits.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -200,6 +201,10 @@ static void power_handle(void *arg)
 
 /* --- public --- */
 
+static void nothing(void *opaque)
+{
+}
+
 int machine_new(struct loop *loop, const struct vm_config *cfg, const struct machine_env *env,
 		struct machine **out, struct err *err)
 {
@@ -241,6 +246,8 @@ int machine_new(struct loop *loop, const struct vm_config *cfg, const struct mac
 		machine_free(m);
 		return ret;
 	}
+	/* Nothing runs before the first resume; a queue that a loaded state has enabled, neither. */
+	device_list_pause(&m->devices, nothing, NULL);
 	*out = m;
 	return 0;
 }
@@ -259,18 +266,8 @@ void machine_free(struct machine *m)
 	device_list_destroy(&m->devices);
 	board_free(m);
 	backends_close(m);
+	free(m->serials);
 	free(m);
-}
-
-struct vcpu_thread_arg;
-
-static void vcpu_thread_init(void *arg)
-{
-	struct machine *m = arg;
-
-	if (m->env.thread_init) {
-		m->env.thread_init(m->env.arg, MACHINE_THREAD_VCPU);
-	}
 }
 
 static void io_thread_init(void *arg)
@@ -294,7 +291,7 @@ int machine_start(struct machine *m, struct err *err)
 		}
 	}
 	if (m->kvm) {
-		ret = kvm_vcpus_start(m->kvm, vcpu_thread_init, m, err);
+		ret = kvm_vcpus_start(m->kvm, err);
 		if (ret) {
 			return ret;
 		}
@@ -396,7 +393,9 @@ unsigned machine_cpus(const struct machine *m)
 
 pid_t machine_cpu_tid(const struct machine *m, unsigned cpu)
 {
-	return m->kvm ? kvm_vcpu_tid(m->kvm, cpu) : 0;
+	struct kvm_vcpu *v = m->kvm ? kvm_vm_vcpu(m->kvm, cpu) : NULL;
+
+	return v ? kvm_vcpu_tid(v) : 0;
 }
 
 const char *machine_iothread(const struct machine *m, unsigned i, pid_t *tid)

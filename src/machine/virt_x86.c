@@ -7,6 +7,7 @@
  * here. Control loop. What the guest can reach is in the devices, not here.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
