@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "chardev/chr.h"
 #include "control/cli.h"
 #include "control/daemon.h"
 #include "control/qmp.h"
@@ -34,37 +35,22 @@ struct nemu {
 	bool quitting;
 };
 
-static int policy_path(void *arg, enum config_path kind, const char *path, struct err *err)
+/* What the broker may open again, and what it removes at the end. */
+static int policy_path(void *arg, bool writable, const char *path, struct err *err)
 {
-	switch (kind) {
-	case CONFIG_PATH_SOCKET:
-		return broker_policy_create(arg, path, BROKER_SOCKET, err);
-	case CONFIG_PATH_FILE:
-		return broker_policy_create(arg, path, BROKER_REGULAR, err);
-	case CONFIG_PATH_READ:
-	case CONFIG_PATH_WRITE:
-		return broker_policy_open(arg, path, kind == CONFIG_PATH_WRITE, err);
-	}
-	return 0;
+	return broker_allow_open(arg, path, writable, err);
 }
 
-static int created_path(void *arg, enum config_path kind, const char *path, struct err *err)
+static int policy_sockets(struct nemu *n, struct err *err)
 {
-	bool made = kind == CONFIG_PATH_SOCKET || kind == CONFIG_PATH_FILE;
+	const char *path;
+	struct chr *c;
+	int ret = 0;
 
-	return made ? broker_created(arg, path, err) : 0;
-}
-
-static int start_broker(struct nemu *n, struct err *err)
-{
-	struct broker_policy *p = broker_policy_new();
-	int ret = p ? vm_config_paths(&n->cfg, policy_path, p, err)
-		    : err_set(err, ENOMEM, "out of memory");
-
-	if (!ret) {
-		ret = broker_start(&n->broker, p, -1, err);
+	for (unsigned i = 0; !ret && (c = machine_chardev(n->machine, i)); i++) {
+		path = chr_socket_path(c);
+		ret = path ? broker_created(n->broker, path, BROKER_SOCKET, err) : 0;
 	}
-	broker_policy_free(p);
 	return ret;
 }
 
@@ -113,19 +99,28 @@ static int watch_signals(struct nemu *n, struct err *err)
 static int build(struct nemu *n, struct err *err)
 {
 	struct machine_env env = {.thread_init = thread_init};
-	int ret = start_broker(n, err);
+	const char *path;
+	int ret;
 
+	ret = broker_start(&n->broker, -1, err);
 	if (!ret && loop_new(&n->loop, "nemu", 0)) {
 		ret = err_set(err, ENOMEM, "cannot make the control loop");
 	}
 	ret = ret ? ret : qmp_new(n->loop, &n->cfg, &n->qmp, err);
+	for (unsigned i = 0; !ret && (path = qmp_socket_path(n->qmp, i)); i++) {
+		ret = broker_created(n->broker, path, BROKER_SOCKET, err);
+	}
+	ret = ret ? ret : daemon_pidfile(n->cfg.pidfile, err);
+	if (!ret && n->cfg.pidfile) {
+		ret = broker_created(n->broker, n->cfg.pidfile, BROKER_REGULAR, err);
+	}
 	ret = ret ? ret : sandbox_new(&n->sandbox, !n->cfg.sandbox_off, err);
 	env.arg = n->sandbox;
 	ret = ret ? ret : machine_new(n->loop, &n->cfg, &env, &n->machine, err);
-	ret = ret ? ret : daemon_pidfile(n->cfg.pidfile, err);
-	ret = ret ? ret : vm_config_paths(&n->cfg, created_path, n->broker, err);
+	ret = ret ? ret : policy_sockets(n, err);
+	ret = ret ? ret : vm_config_paths(&n->cfg, policy_path, n->broker, err);
 	ret = ret ? ret : watch_signals(n, err);
-	ret = ret ? ret : sandbox_isolate(n->sandbox, err);
+	ret = ret ? ret : sandbox_isolate(n->sandbox, n->broker, err);
 	return ret;
 }
 

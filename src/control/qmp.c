@@ -375,6 +375,11 @@ int qmp_new(struct loop *loop, const struct vm_config *cfg, struct qmp_server **
 		ret = listener_open(s, &s->listener[i], cfg->qmp[i], err);
 	}
 	if (ret) {
+		for (unsigned i = 0; i < s->nlisteners; i++) {
+			if (s->listener[i].path) {
+				unlink(s->listener[i].path); /* not isolated yet, nothing stays behind */
+			}
+		}
 		qmp_free(s);
 		return ret;
 	}

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "block/block.h"
 #include "chardev/chr.h"
@@ -397,6 +398,16 @@ int backends_open(struct machine *m, struct err *err)
 		ret = netdev_open(m, &cfg->netdevs.item[i].opts, err);
 	}
 	return ret;
+}
+
+/* #syscalls(start): unlink */
+void backends_unlink(struct machine *m)
+{
+	for (size_t i = 0; i < m->be.nchr; i++) {
+		if (chr_socket_path(m->be.chr[i])) {
+			unlink(chr_socket_path(m->be.chr[i]));
+		}
+	}
 }
 
 void backends_close(struct machine *m)

@@ -70,70 +70,33 @@ static bool is_on(const struct opts *o, const char *key)
 	return v && !parse_bool(v, &on) && on;
 }
 
-typedef int path_fn(void *arg, enum config_path kind, const char *path, struct err *err);
-
-/* unix:PATH,server=on,… of -qmp and -serial. */
-static int text_socket(const char *what, const char *text, path_fn *fn, void *arg, struct err *err)
+static int one_path(const struct opts *o, const char *const *keys, const char *ro,
+		    int (*fn)(void *arg, bool writable, const char *path, struct err *err), void *arg,
+		    struct err *err)
 {
-	struct opts o;
-	const char *path;
-	int ret = 0;
+	for (; *keys; keys++) {
+		const char *path = peek(o, *keys);
 
-	if (strncmp(text, "unix:", 5)) {
-		return 0;
+		if (path) {
+			return fn(arg, !is_on(o, ro), path, err);
+		}
 	}
-	ret = opts_parse(&o, what, text + 5, "path", err);
-	if (ret) {
-		return ret;
-	}
-	path = peek(&o, "path");
-	if (path && is_on(&o, "server")) {
-		ret = fn(arg, CONFIG_PATH_SOCKET, path, err);
-	}
-	opts_fini(&o);
-	return ret;
+	return 0;
 }
 
-int vm_config_paths(const struct vm_config *c, path_fn *fn, void *arg, struct err *err)
+int vm_config_paths(const struct vm_config *c,
+		    int (*fn)(void *arg, bool writable, const char *path, struct err *err), void *arg,
+		    struct err *err)
 {
-	const char *path;
+	static const char *const drive_keys[] = {"file", NULL};
+	static const char *const blockdev_keys[] = {"filename", "file.filename", NULL};
 	int ret = 0;
 
-	for (size_t i = 0; !ret && i < c->nqmp; i++) {
-		ret = text_socket("-qmp", c->qmp[i], fn, arg, err);
-	}
-	for (size_t i = 0; !ret && i < c->nserial; i++) {
-		ret = text_socket("-serial", c->serial[i], fn, arg, err);
-	}
-	for (size_t i = 0; !ret && i < c->chardevs.count; i++) {
-		const struct opts *o = &c->chardevs.item[i].opts;
-
-		path = peek(o, "path");
-		if (path && is_on(o, "server")) {
-			ret = fn(arg, CONFIG_PATH_SOCKET, path, err);
-		}
-	}
 	for (size_t i = 0; !ret && i < c->drives.count; i++) {
-		const struct opts *o = &c->drives.item[i].opts;
-
-		path = peek(o, "file");
-		if (path) {
-			ret = fn(arg, is_on(o, "readonly") ? CONFIG_PATH_READ : CONFIG_PATH_WRITE, path,
-				 err);
-		}
+		ret = one_path(&c->drives.item[i].opts, drive_keys, "readonly", fn, arg, err);
 	}
 	for (size_t i = 0; !ret && i < c->blockdevs.count; i++) {
-		const struct opts *o = &c->blockdevs.item[i].opts;
-
-		path = peek(o, "filename");
-		path = path ? path : peek(o, "file.filename");
-		if (path) {
-			ret = fn(arg, is_on(o, "read-only") ? CONFIG_PATH_READ : CONFIG_PATH_WRITE, path,
-				 err);
-		}
-	}
-	if (!ret && c->pidfile) {
-		ret = fn(arg, CONFIG_PATH_FILE, c->pidfile, err);
+		ret = one_path(&c->blockdevs.item[i].opts, blockdev_keys, "read-only", fn, arg, err);
 	}
 	return ret;
 }

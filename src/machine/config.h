@@ -50,17 +50,10 @@ struct vm_config {
 	int64_t rtc_offset_s;  /* -rtc base=: seconds added to the host's UTC clock */
 };
 
-/* What the command line names in the file system, for the broker's policy: called for each, stops
- * at the first error. */
-enum config_path {
-	CONFIG_PATH_READ,
-	CONFIG_PATH_WRITE,
-	CONFIG_PATH_SOCKET, /* made by this process: a listening unix socket */
-	CONFIG_PATH_FILE,   /* made by this process: the pid file */
-};
+/* The disks that the command line names, for the broker's policy: called for each, stops at the
+ * first error. */
 int vm_config_paths(const struct vm_config *c,
-		    int (*fn)(void *arg, enum config_path kind, const char *path,
-			      struct err *err),
+		    int (*fn)(void *arg, bool writable, const char *path, struct err *err),
 		    void *arg, struct err *err);
 /* The descriptors that options name (fd=N). */
 #define CONFIG_MAX_FDS 64

@@ -231,7 +231,7 @@ static int make_rng(struct making *k)
 			return fail(k, ENOENT, "there is no -object rng-builtin or rng-random with id=%s",
 				    k->p->rng);
 		}
-		c.path = r->path;
+		c.filename = r->path;
 	}
 	ret = virtio_rng_new(&k->m->vm, &c, k->id, &vd, k->err);
 	return ret ? ret : put_on_bus(k, vd);

@@ -243,6 +243,7 @@ int machine_new(struct loop *loop, const struct vm_config *cfg, const struct mac
 		ret = board_ready(m, err);
 	}
 	if (ret) {
+		backends_unlink(m);
 		machine_free(m);
 		return ret;
 	}

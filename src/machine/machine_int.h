@@ -59,6 +59,8 @@ struct backends {
 
 int backends_open(struct machine *m, struct err *err);
 void backends_close(struct machine *m);
+/* Removes the sockets that were made, when the machine could not be: before isolation. */
+void backends_unlink(struct machine *m);
 struct named_blk *backends_blk(struct backends *b, const char *id);
 struct chr *backends_chr(struct backends *b, const char *id);
 struct net_port *backends_net(struct backends *b, const char *id);
