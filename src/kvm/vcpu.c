@@ -36,15 +36,16 @@ static void vm_pause_done(void *arg)
 	done(vm->done_opaque);
 }
 
-/* Waits until the vCPU may run; false: the thread ends. #syscalls(vcpu): futex write -- the
+/* Waits until the vCPU may run; false: the thread ends. ran: it comes from the guest (a thread that
+ * starts late may find that it is to run already). #syscalls(vcpu): futex write -- the
  * loop's eventfd */
-static bool vcpu_park(struct kvm_vcpu *v)
+static bool vcpu_park(struct kvm_vcpu *v, bool ran)
 {
 	struct kvm_vm *vm = v->vm;
 	bool go;
 
 	pthread_mutex_lock(&vm->lock);
-	if (v->running) {
+	if (ran) {
 		v->running = false;
 		if (--vm->running == 0 && vm->pausing) {
 			loop_post(vm->cfg.loop, &vm->done_work);
@@ -102,7 +103,7 @@ static void *vcpu_thread(void *arg)
 	if (vm->cfg.thread_init) {
 		vm->cfg.thread_init(vm->cfg.thread_arg);
 	}
-	while (vcpu_park(v)) {
+	for (bool ran = false; vcpu_park(v, ran); ran = true) {
 		vcpu_run(v);
 	}
 	return NULL;
