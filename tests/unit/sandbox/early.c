@@ -16,6 +16,9 @@
 
 #include <cmocka.h>
 
+#include <seccomp.h>
+
+#include "base/log.h"
 #include "child.h"
 #include "sandbox/sandbox_int.h"
 #include "spec/landlock.h"
@@ -157,6 +160,48 @@ EARLY_TEST(stages_follow_each_other)
 	return 0;
 }
 
+/* As a container's own filter does: this system call fails with this error. */
+static void kernel_lacks(int nr, int errnum)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+
+	CHILD_CHECK(seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO((uint32_t)errnum), nr, 0, NULL) ==
+		    0);
+	CHILD_CHECK(seccomp_load(ctx) == 0);
+	seccomp_release(ctx);
+}
+
+EARLY_TEST(isolation_does_without_landlock)
+{
+	char said[512] = "";
+	struct sandbox *sb;
+	struct err err;
+	int p[2];
+
+	CHILD_CHECK(pipe(p) == 0);
+	CHILD_CHECK(sandbox_early(p, 2, &err) == 0);
+	log_set_fd(p[1]);
+	kernel_lacks(SCMP_SYS(landlock_create_ruleset), EPERM);
+	CHILD_CHECK(sandbox_new(&sb, true, &err) == 0);
+	CHILD_CHECK(sandbox_isolate(sb, NULL, &err) == 0);
+	CHILD_CHECK(read(p[0], said, sizeof(said) - 1) > 0);
+	CHILD_CHECK(strstr(said, "no Landlock") && strchr(said, '\n')[1] == '\0');
+	return 0;
+}
+
+EARLY_TEST(isolation_needs_seccomp)
+{
+	struct sandbox *sb;
+	struct err err;
+
+	CHILD_CHECK(sandbox_early(NULL, 0, &err) == 0);
+	CHILD_CHECK(sandbox_new(&sb, true, &err) == 0);
+	kernel_lacks(SCMP_SYS(seccomp), EINVAL);
+	CHILD_CHECK(sandbox_isolate(sb, NULL, &err) == -ENOSYS);
+	CHILD_CHECK(strstr(err.msg, "-sandbox off"));
+	return 0;
+}
+
 EARLY_TEST(capabilities_can_be_kept)
 {
 	unsigned long long before = child_status(getpid(), "CapPrm", 16);
@@ -183,6 +228,8 @@ int main(void)
 		cmocka_unit_test(landlock_without_rules_denies_files),
 		cmocka_unit_test(landlock_leaves_what_a_rule_names),
 		cmocka_unit_test(stages_follow_each_other),
+		cmocka_unit_test(isolation_does_without_landlock),
+		cmocka_unit_test(isolation_needs_seccomp),
 		cmocka_unit_test(capabilities_can_be_kept),
 	};
 
