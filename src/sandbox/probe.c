@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/kvm.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
