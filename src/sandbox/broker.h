@@ -38,7 +38,8 @@ struct broker;
  * Forks the broker. In the main thread, the only one, before guest memory is mapped and, best,
  * before anything but what the command line passes as descriptors is open: the broker closes
  * all it inherits but stderr and log_fd (-1: none other), and shares no memory that is written
- * later. -EBUSY if there are other threads; other -errno; with a sentence.
+ * later. In the process that stays: after -daemonize has forked, because the broker ends with
+ * the process that called this. -EBUSY if there are other threads; other -errno; with a sentence.
  */
 int broker_start(struct broker **out, int log_fd, struct err *err);
 
