@@ -15,7 +15,8 @@
  * Size: what the file has when it is opened. If it shrinks later, reads past its end are -EIO.
  * Of a read-only file with an odd size the last sector is filled up with zeros.
  *
- * Untrusted: the content of the file (nothing here looks at it).
+ * Untrusted: the content of the file (nothing here looks at it). What the ring does needs no
+ * system call of this thread; the ring has restrictions of its own (event/uring.h).
  * Threads: open and close on the control loop; a channel on its own. `no_punch` and
  * `no_zero_range` are hints that any channel sets.
  */
@@ -131,7 +132,7 @@ static bool iov_aligned(const struct blk_file *f, const struct blk_req *r)
 
 static void rw_done(struct uring_req *ur, int res);
 
-/* Starts the next piece: as much as one call takes. #syscalls: readv writev (by the ring) */
+/* Starts the next piece: as much as one call takes. */
 static void rw_step(struct blk_req *r)
 {
 	struct file_chan *c = chan_of(r);
@@ -222,7 +223,6 @@ static void plain_done(struct uring_req *ur, int res)
 	req_end(container_of(ur, struct blk_req, ur), res < 0 ? res : 0);
 }
 
-/* #syscalls: fdatasync (by the ring) */
 static void flush_start(struct file_chan *c, struct blk_req *r)
 {
 	r->ur.done = plain_done;
@@ -234,7 +234,6 @@ static bool not_supported(int res)
 	return res == -EOPNOTSUPP || res == -ENOTTY || res == -ENODEV || res == -ENOSYS;
 }
 
-/* #syscalls: fallocate (by the ring) */
 static void allocate(struct blk_req *r, int mode, uring_done_fn *done)
 {
 	struct file_chan *c = chan_of(r);

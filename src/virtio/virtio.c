@@ -388,12 +388,21 @@ void virtio_queue_loop(struct virtio_dev *vd, unsigned queue, struct loop *loop)
 	vd->queue[queue].loop = loop ? loop : vd->vm->loop;
 }
 
+static void queue_left(void *arg)
+{
+	(void)arg;
+}
+
 /* #syscalls(main): close */
 void virtio_dev_fini(struct virtio_dev *vd)
 {
 	for (unsigned i = 0; i < vd->nqueues; i++) {
 		assert(atomic_load(&vd->queue[i].run) == VIRTQ_STOPPED);
+		/* Its loop may still be in the last line of virtq_stopped(). */
+		loop_call(vd->queue[i].loop, queue_left, NULL);
 		close(vd->queue[i].kick_fd);
 	}
 	vd->nqueues = 0;
+	loop_work_cancel(vd->vm->loop, &vd->stopped_work);
+	loop_work_cancel(vd->vm->loop, &vd->broken_work);
 }
