@@ -172,6 +172,33 @@ static void test_machine_reset(void **state)
 	(void)state;
 }
 
+/* A reset of the bus by the guest, while requests are in flight. */
+static void test_bus_reset_in_mid_io(void **state)
+{
+	struct echo_rig f;
+	struct vdrv *d = &f.r.d;
+	struct pci_func *func;
+
+	echo_rig_init(&f);
+	vdrv_start(d, ALL, 0);
+	hold_some(&f, 3);
+	func = pci_find(&f.r.root, 0, d->devfn);
+	assert_non_null(func);
+	func->ops->bus_reset(func);
+	assert_int_equal(f.r.fv->doorbells.count, 0);
+	assert_int_equal(atomic_load(&f.e->held), 3);
+	assert_true(atomic_load(&f.e->vd.status) != 0);
+	echo_release(f.e);
+	fake_vm_settle(f.r.fv);
+	assert_int_equal(atomic_load(&f.e->vd.status), 0);
+	vdrv_init(d, f.r.fv, &f.r.root, PCI_DEVFN(3, 0), RIG_BAR);
+	d->mem_next = f.in + 4096;
+	vdrv_start(d, ALL, 0);
+	echo_once(&f, 0, 0);
+	echo_rig_fini(&f);
+	(void)state;
+}
+
 /* --- state --- */
 
 static void test_transfer(void **state)
@@ -347,6 +374,7 @@ int main(void)
 		cmocka_unit_test(test_resets_and_pause_overlap),
 		cmocka_unit_test(test_pause_resume),
 		cmocka_unit_test(test_machine_reset),
+		cmocka_unit_test(test_bus_reset_in_mid_io),
 		cmocka_unit_test(test_transfer),
 		cmocka_unit_test(test_transfer_broken),
 		cmocka_unit_test(test_bar_move),

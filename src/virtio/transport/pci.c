@@ -511,10 +511,19 @@ static void bar_changed(struct pci_func *f, unsigned bar, bool mapped, uint64_t 
 	}
 }
 
+/* The guest resets the bus while queues may be at work: what is in flight ends by itself, and the
+ * status reads non-zero until then. */
+static void bus_reset(struct pci_func *f)
+{
+	status_write(of_func(f), 0);
+	pci_func_reset(f);
+}
+
 static const struct pci_func_ops func_ops = {
 	.cfg_written = cfg_written,
 	.cfg_reading = cfg_reading,
 	.bar_changed = bar_changed,
+	.bus_reset = bus_reset,
 };
 
 /* --- state --- */
@@ -695,6 +704,7 @@ static void header_fill(struct virtio_pci *p)
 		    (uint16_t)(VIRTIO_PCI_DEVICE_ID_BASE + ops->device_id), ops->pci_class, 1,
 		    VIRTIO_PCI_VENDOR_ID, 0x1100);
 	pci_express_cap_add(f, 0, 0);
+	pci_pm_cap_add(f);
 	cap_add(p, VIRTIO_PCI_CAP_COMMON_CFG, len, OFF_COMMON,
 		sizeof(struct virtio_pci_common_cfg));
 	cap_add(p, VIRTIO_PCI_CAP_ISR_CFG, len, OFF_ISR, 1);
