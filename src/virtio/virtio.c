@@ -54,7 +54,7 @@ static bool is_broken(struct virtio_dev *vd)
 
 /* --- a queue on its loop --- */
 
-/* #syscalls: read */
+/* #syscalls(main, io): read */
 static void queue_kicked(void *opaque, uint32_t events)
 {
 	struct virtq *q = opaque;

@@ -52,7 +52,7 @@ static uint64_t rng_features(struct virtio_dev *vd)
 	return 0;
 }
 
-/* Bytes got, 0 if the source has none now, -errno. #syscalls: getrandom read */
+/* Bytes got, 0 if the source has none now, -errno. #syscalls(main, io): getrandom read */
 static ssize_t source_read(struct virtio_rng *g, void *buf, size_t len)
 {
 	ssize_t n = g->fd < 0 ? getrandom(buf, len, 0) : read(g->fd, buf, len);
