@@ -271,8 +271,10 @@ static bool loop_timeout(struct loop *l, int timeout_ms, struct timespec *ts)
 	return wait != UINT64_MAX;
 }
 
-/* #syscalls(main,io): epoll_pwait2 */
-static void loop_round(struct loop *l, int timeout_ms)
+/* by_hand: what the caller waits for may have happened in a hook, so the round must not go to
+ * sleep after that. loop_run() has nothing to look at and saves the extra round.
+ * #syscalls(main,io): epoll_pwait2 */
+static void loop_round(struct loop *l, int timeout_ms, bool by_hand)
 {
 	struct timespec ts;
 	bool bounded;
@@ -280,7 +282,11 @@ static void loop_round(struct loop *l, int timeout_ms)
 
 	assert(!l->in_round);
 	l->in_round = true;
+	l->hook_worked = false;
 	loop_hook_run(l);
+	if (by_hand && l->hook_worked) {
+		timeout_ms = 0;
+	}
 	bounded = loop_timeout(l, timeout_ms, &ts);
 	n = epoll_pwait2(l->ep_fd, l->ev, LOOP_EVENTS, bounded ? &ts : NULL, NULL);
 	assert(n >= 0 || errno == EINTR);
@@ -295,14 +301,14 @@ void loop_run(struct loop *l)
 {
 	loop_own(l);
 	while (!atomic_exchange(&l->stop, false)) {
-		loop_round(l, -1);
+		loop_round(l, -1, false);
 	}
 }
 
 void loop_step(struct loop *l, int timeout_ms)
 {
 	assert(loop_is_current(l));
-	loop_round(l, timeout_ms);
+	loop_round(l, timeout_ms, true);
 }
 
 void loop_stop(struct loop *l)

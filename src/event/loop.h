@@ -33,7 +33,8 @@ void loop_run(struct loop *l);
 /* Any thread; not async-signal-safe. Work posted later runs when the loop runs again. */
 void loop_stop(struct loop *l);
 /* One round: waits at most timeout_ms (-1: for ever), handles what is ready. For tests, and for
- * winding down after loop_run(). Never from a callback of the same loop. */
+ * winding down after loop_run(). Does not wait after a request was completed without waiting, so
+ * `while (!done) loop_step(l, -1);` is right. Never from a callback of the same loop. */
 void loop_step(struct loop *l, int timeout_ms);
 /* Any thread: is the caller the owner? */
 bool loop_is_current(const struct loop *l);

@@ -48,6 +48,7 @@ struct loop {
 	struct list firing; /* due in this round */
 	struct list hooks;
 	struct list hooks_todo; /* not called in this round yet */
+	bool hook_worked;       /* a hook has called back its user: see loop_step() */
 
 	struct uring *uring; /* uring.c; NULL while nobody uses it */
 
