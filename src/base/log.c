@@ -20,8 +20,8 @@
 
 #include "base/util.h"
 
-#define LOG_LINE_MAX  1024
-#define LOG_WINDOW_NS UINT64_C(60000000000)
+#define LOG_LINE_MAX	 1024
+#define LOG_WINDOW_NS	 UINT64_C(60000000000)
 #define LOG_WINDOW_LINES 10
 
 static _Atomic int log_level = LOG_WARN;
@@ -42,7 +42,8 @@ static bool log_wanted(enum log_level level)
 	return (int)level <= atomic_load_explicit(&log_level, memory_order_relaxed);
 }
 
-/* A log that cannot be written (a full pipe, a closed terminal) is lost, never waited for.
+/* What cannot be written is lost. SIGPIPE is ignored by the process. A descriptor that blocks
+ * does hold up its writer, which is why guests only get here through log_limited().
  * #syscalls: write */
 static void log_write(const char *line, size_t len)
 {
@@ -113,11 +114,9 @@ void log_limited(struct log_limit *lim, const char *obj, const char *fmt, ...)
 	now = now_ns();
 	start = atomic_load_explicit(&lim->window_ns, memory_order_relaxed);
 	if ((start == 0 || (now > start && now - start >= LOG_WINDOW_NS)) &&
-	    atomic_compare_exchange_strong_explicit(&lim->window_ns, &start, now,
-						    memory_order_relaxed,
-						    memory_order_relaxed)) {
-		uint32_t count =
-			atomic_exchange_explicit(&lim->count, 0, memory_order_relaxed);
+	    atomic_compare_exchange_strong_explicit(
+		    &lim->window_ns, &start, now, memory_order_relaxed, memory_order_relaxed)) {
+		uint32_t count = atomic_exchange_explicit(&lim->count, 0, memory_order_relaxed);
 
 		if (count > LOG_WINDOW_LINES) {
 			log_line(LOG_WARN, obj, "%u messages like the next one were dropped",

@@ -26,14 +26,14 @@ void log_line(enum log_level level, const char *obj, const char *fmt, ...)
 /* State of one rate-limited call site; zero-initialised, static at the site. */
 struct log_limit {
 	_Atomic uint64_t window_ns; /* start of the current window */
-	_Atomic uint32_t count;     /* lines asked for in it */
+	_Atomic uint32_t count;	    /* lines asked for in it */
 };
 void log_limited(struct log_limit *lim, const char *obj, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-#define log_guest(obj, ...)                                    \
-	do {                                                   \
-		static struct log_limit log_lim_;              \
-		log_limited(&log_lim_, obj, __VA_ARGS__);      \
+#define log_guest(obj, ...)                                                                    \
+	do {                                                                                   \
+		static struct log_limit log_lim_;                                              \
+		log_limited(&log_lim_, obj, __VA_ARGS__);                                      \
 	} while (0)
 
 #endif

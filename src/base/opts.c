@@ -47,7 +47,10 @@ int parse_u64(const char *text, uint64_t *out)
 int parse_bool(const char *text, bool *out)
 {
 	static const char *const words[][2] = {
-		{"on", "off"}, {"yes", "no"}, {"true", "false"}, {"y", "n"},
+		{"on", "off"},
+		{"yes", "no"},
+		{"true", "false"},
+		{"y", "n"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
@@ -109,7 +112,8 @@ int parse_size(const char *text, char def_unit, uint64_t *out)
 		return -EINVAL;
 	}
 	for (; *p >= '0' && *p <= '9'; p++) {
-		if (u64_mul(whole, 10, &whole) || u64_add(whole, (uint64_t)(*p - '0'), &whole)) {
+		if (u64_mul(whole, 10, &whole) ||
+		    u64_add(whole, (uint64_t)(*p - '0'), &whole)) {
 			return -EINVAL;
 		}
 	}
@@ -301,7 +305,7 @@ int opts_check_used(const struct opts *o, struct err *err)
 
 /* ---- tables ---- */
 
-/* "a, b, c" of what next() yields, cut at the end of buf. */
+/* "a, b, c", cut at the end of buf. */
 static void names_join(char *buf, size_t size, const char *const *names)
 {
 	size_t n = 0;
@@ -436,8 +440,8 @@ static int opts_check_known(const struct opts *o, const struct opt_desc *descs, 
 		return opts_check_used(o, err);
 	}
 	names_join(list, sizeof(list), names);
-	return err_set(err, EINVAL, "%s: there is no key '%.64s'; there are %s", o->what,
-		       opt->key, list);
+	return err_set(err, EINVAL, "%s: there is no key '%s'; there are %s", o->what, opt->key,
+		       list);
 }
 
 int opts_read(struct opts *o, const struct opt_desc *descs, void *obj, struct err *err)

@@ -38,17 +38,19 @@ int opts_check_used(const struct opts *o, struct err *err);
 enum opt_type {
 	OPT_STR,  /* char * (strdup'ed) */
 	OPT_BOOL, /* bool; on/off, yes/no, true/false, y/n */
-	OPT_U16, OPT_U32, OPT_U64,
+	OPT_U16,
+	OPT_U32,
+	OPT_U64,
 	OPT_SIZE, /* uint64_t, with suffix b k M G T P E, default unit bytes */
 	OPT_ENUM, /* int; names[] ends with NULL */
 };
 struct opt_desc {
 	const char *key;
 	enum opt_type type;
-	size_t offset;       /* into the structure */
-	uint64_t min, max;   /* for numbers; max 0 means no limit */
+	size_t offset;	   /* into the structure */
+	uint64_t min, max; /* for numbers; max 0 means no limit */
 	const char *const *names;
-	const char *def;     /* default as text; NULL leaves the field as it is */
+	const char *def; /* default as text; NULL leaves the field as it is */
 	const char *doc;
 	bool required;
 };

@@ -84,13 +84,13 @@ void loop_free(struct loop *l)
 	loop_own(l);
 	/* Somebody may be waiting in loop_call(); and a work that is dropped stays "queued". */
 	loop_work_run(l);
-	list_for_each_safe(pos, tmp, &l->fds) {
+	list_for_each_safe (pos, tmp, &l->fds) {
 		loop_fd_del(list_entry(pos, struct loop_fd, node));
 	}
-	list_for_each_safe(pos, tmp, &l->timers) {
+	list_for_each_safe (pos, tmp, &l->timers) {
 		loop_timer_disarm(list_entry(pos, struct loop_timer, node));
 	}
-	list_for_each_safe(pos, tmp, &l->hooks) {
+	list_for_each_safe (pos, tmp, &l->hooks) {
 		list_del(pos);
 	}
 	close(l->wake_fd);

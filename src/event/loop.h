@@ -73,7 +73,8 @@ struct loop_timer {
 void loop_timer_init(struct loop *l, struct loop_timer *t, loop_timer_fn *fn, void *opaque);
 void loop_timer_arm(struct loop_timer *t, uint64_t due_ns); /* absolute, re-arms */
 void loop_timer_disarm(struct loop_timer *t);
-uint64_t loop_now_ns(const struct loop *l); /* CLOCK_MONOTONIC, or the virtual clock; any thread */
+/* CLOCK_MONOTONIC, or the virtual clock. Any thread. */
+uint64_t loop_now_ns(const struct loop *l);
 /* LOOP_VIRTUAL only. Fires the timers that come due on the way from inside this call, each at
  * its own time (so a periodic one fires once per period). One that re-arms itself for a time
  * that has passed fires in the next loop_step(). */
@@ -115,6 +116,6 @@ int loop_thread_start(struct loop *l, loop_work_fn *thread_init, void *arg);
 /* loop_stop() and wait; harmless if not started. The caller is the owner again; what was posted
  * before this call has run. */
 void loop_thread_join(struct loop *l);
-pid_t loop_tid(const struct loop *l);  /* 0 before it runs; any thread */
+pid_t loop_tid(const struct loop *l); /* 0 before it runs; any thread */
 
 #endif

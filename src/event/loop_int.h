@@ -25,7 +25,7 @@
 struct uring;
 
 struct loop {
-	char name[16];      /* constant: any thread */
+	char name[16];	    /* constant: any thread */
 	bool virtual_clock; /* constant */
 	int ep_fd;
 	int wake_fd; /* eventfd, edge-triggered and never read; any thread */
@@ -42,13 +42,13 @@ struct loop {
 
 	struct list fds;
 	struct epoll_event ev[LOOP_EVENTS];
-	int ev_count;    /* of the round */
-	bool in_round;   /* a callback of loop_step() is running */
+	int ev_count;	    /* of the round */
+	bool in_round;	    /* a callback of loop_step() is running */
 	struct list timers; /* by due time, equal ones in the order of arming */
 	struct list firing; /* due in this round */
 	struct list hooks;
 	struct list hooks_todo; /* not called in this round yet */
-	bool hook_worked;       /* a hook has called back its user: see loop_step() */
+	bool hook_worked;	/* a hook has called back its user: see loop_step() */
 
 	struct uring *uring; /* uring.c; NULL while nobody uses it */
 
@@ -60,7 +60,7 @@ struct loop {
 };
 
 /* loop.c */
-void loop_own(struct loop *l); /* the caller becomes the owner */
+void loop_own(struct loop *l);	/* the caller becomes the owner */
 void loop_wake(struct loop *l); /* any thread */
 
 /* loop_timer.c */

@@ -85,7 +85,7 @@ static struct loop_timer *timer_between(struct loop *l, uint64_t after, uint64_t
 {
 	struct list *pos;
 
-	list_for_each(pos, &l->timers) {
+	list_for_each (pos, &l->timers) {
 		struct loop_timer *t = list_entry(pos, struct loop_timer, node);
 
 		if (t->due_ns > after) {

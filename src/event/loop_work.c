@@ -55,9 +55,8 @@ void loop_post(struct loop *l, struct loop_work *w)
 	head = atomic_load_explicit(&l->posted, memory_order_relaxed);
 	do {
 		w->next = head;
-	} while (!atomic_compare_exchange_weak_explicit(&l->posted, &head, w,
-							memory_order_release,
-							memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(
+		&l->posted, &head, w, memory_order_release, memory_order_relaxed));
 	if (!head && !loop_is_current(l)) {
 		loop_wake(l);
 	}

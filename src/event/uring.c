@@ -254,7 +254,8 @@ static int ring_open(struct io_uring *ring)
 		{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
 		{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
 		{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FALLOCATE},
-		{.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED, .sqe_flags = IOSQE_FIXED_FILE},
+		{.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED,
+		 .sqe_flags = IOSQE_FIXED_FILE},
 		{.opcode = IORING_RESTRICTION_REGISTER_OP,
 		 .register_op = IORING_REGISTER_FILES_UPDATE},
 	};
@@ -362,9 +363,10 @@ int uring_get(struct loop *l, struct uring **out, struct err *err)
 			       "this host's kernel has no io_uring that can be restricted; use "
 			       "Linux 5.10 or later");
 	case -ENOMEM:
-		return err_set(err, ENOMEM,
-			       "there is no memory for an io_uring; free some, or raise the limit "
-			       "on locked memory (ulimit -l)");
+		return err_set(
+			err, ENOMEM,
+			"there is no memory for an io_uring; free some, or raise the limit "
+			"on locked memory (ulimit -l)");
 	default:
 		return err_set(err, -r, "an io_uring cannot be set up: %s", strerror(-r));
 	}

@@ -53,7 +53,7 @@ void uring_file_del(struct uring *u, int slot);
 void uring_readv(struct uring *u, struct uring_req *r, int slot, const struct iovec *iov,
 		 unsigned niov, uint64_t off);
 void uring_writev(struct uring *u, struct uring_req *r, int slot, const struct iovec *iov,
-		  unsigned niov, uint64_t off, int rwf_flags); /* RWF_DSYNC for FUA */
+		  unsigned niov, uint64_t off, int rwf_flags);	  /* RWF_DSYNC for FUA */
 void uring_fsync(struct uring *u, struct uring_req *r, int slot); /* fdatasync */
 void uring_fallocate(struct uring *u, struct uring_req *r, int slot, int mode, uint64_t off,
 		     uint64_t len);

@@ -163,8 +163,10 @@ static void test_threads(void **state)
 		if (!strncmp(p, "nemu: shared: limited\n", 22)) {
 			limited++;
 		} else {
-			assert_memory_equal(p, "nemu: thread: 0123456789012345678901234567890"
-					       "123456789\n", 55);
+			assert_memory_equal(p,
+					    "nemu: thread: 0123456789012345678901234567890"
+					    "123456789\n",
+					    55);
 			lines++;
 		}
 	}

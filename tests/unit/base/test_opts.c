@@ -16,7 +16,8 @@ static void test_syntax(void **state)
 {
 	struct opts o;
 
-	assert_int_equal(opts_parse(&o, "-drive", "a=1,flag,b=x,,y=z,,,c=,d=p=q", NULL, NULL), 0);
+	assert_int_equal(opts_parse(&o, "-drive", "a=1,flag,b=x,,y=z,,,c=,d=p=q", NULL, NULL),
+			 0);
 	assert_int_equal(o.count, 5);
 	assert_string_equal(opts_get(&o, "a"), "1");
 	assert_string_equal(opts_get(&o, "flag"), "on");
@@ -65,8 +66,9 @@ static void parse_fails(const char *text, const char *want)
 
 static void test_bad_syntax(void **state)
 {
-	static const char no_key[] = "-drive: a key is missing; write key=value, and ',,' for a "
-				     "comma within a value";
+	static const char no_key[] =
+		"-drive: a key is missing; write key=value, and ',,' for a "
+		"comma within a value";
 	char text[1024] = "";
 	struct opts o;
 
@@ -103,8 +105,17 @@ static void test_add(void **state)
 
 static void test_numbers(void **state)
 {
-	static const char *const bad[] = {"", "-1", "+1", " 1", "1 ", "0x", "08", "1k", "x",
-					  "18446744073709551616", "0x10000000000000000"};
+	static const char *const bad[] = {"",
+					  "-1",
+					  "+1",
+					  " 1",
+					  "1 ",
+					  "0x",
+					  "08",
+					  "1k",
+					  "x",
+					  "18446744073709551616",
+					  "0x10000000000000000"};
 	uint64_t v;
 	bool b;
 
@@ -135,17 +146,42 @@ static void test_sizes(void **state)
 		char unit;
 		uint64_t want;
 	} good[] = {
-		{"0", 'b', 0}, {"1", 'b', 1}, {"1", 'M', MiB}, {"512M", 'b', 512 * MiB},
-		{"4g", 'M', 4 * GiB}, {"3b", 'M', 3}, {"1k", 'b', 1024}, {"010", 'b', 10},
-		{"1.5G", 'b', 3 * GiB / 2}, {"0.5", 'k', 512}, {"1.000000000000000000009E", 'b',
-		UINT64_C(1) << 60}, {"0x10", 'k', 16384}, {"15E", 'b', UINT64_C(15) << 60},
-		{"15.999999999999999999E", 'b', UINT64_MAX}, {"1T", 'b', 1024 * GiB},
-		{"18446744073709551615", 'b', UINT64_MAX}, {"2P", 'b', UINT64_C(2) << 50},
+		{"0", 'b', 0},
+		{"1", 'b', 1},
+		{"1", 'M', MiB},
+		{"512M", 'b', 512 * MiB},
+		{"4g", 'M', 4 * GiB},
+		{"3b", 'M', 3},
+		{"1k", 'b', 1024},
+		{"010", 'b', 10},
+		{"1.5G", 'b', 3 * GiB / 2},
+		{"0.5", 'k', 512},
+		{"1.000000000000000000009E", 'b', UINT64_C(1) << 60},
+		{"0x10", 'k', 16384},
+		{"15E", 'b', UINT64_C(15) << 60},
+		{"15.999999999999999999E", 'b', UINT64_MAX},
+		{"1T", 'b', 1024 * GiB},
+		{"18446744073709551615", 'b', UINT64_MAX},
+		{"2P", 'b', UINT64_C(2) << 50},
 		{"1.0", 'b', 1},
 	};
 	static const char *const bad[] = {
-		"", "M", "-1", "1.5", "1.5b", "1.", ".5G", "1GB", "1GiB", "1 G", "0x1G", "16E",
-		"18446744073709551616", "184467440737095516160", "1e3", "0x10000000000000000",
+		"",
+		"M",
+		"-1",
+		"1.5",
+		"1.5b",
+		"1.",
+		".5G",
+		"1GB",
+		"1GiB",
+		"1 G",
+		"0x1G",
+		"16E",
+		"18446744073709551616",
+		"184467440737095516160",
+		"1e3",
+		"0x10000000000000000",
 	};
 	uint64_t v;
 
@@ -175,17 +211,33 @@ struct disk {
 
 static const char *const aio_names[] = {"threads", "io_uring", NULL};
 static const struct opt_desc disk_descs[] = {
-	{.key = "file", .type = OPT_STR, .offset = offsetof(struct disk, file), .required = true},
-	{.key = "serial", .type = OPT_STR, .offset = offsetof(struct disk, serial), .def = "none"},
+	{.key = "file",
+	 .type = OPT_STR,
+	 .offset = offsetof(struct disk, file),
+	 .required = true},
+	{.key = "serial",
+	 .type = OPT_STR,
+	 .offset = offsetof(struct disk, serial),
+	 .def = "none"},
 	{.key = "readonly", .type = OPT_BOOL, .offset = offsetof(struct disk, readonly)},
-	{.key = "direct", .type = OPT_BOOL, .offset = offsetof(struct disk, direct), .def = "on"},
+	{.key = "direct",
+	 .type = OPT_BOOL,
+	 .offset = offsetof(struct disk, direct),
+	 .def = "on"},
 	{.key = "queues", .type = OPT_U16, .offset = offsetof(struct disk, queues), .min = 1},
 	{.key = "timeout", .type = OPT_U32, .offset = offsetof(struct disk, timeout)},
-	{.key = "count", .type = OPT_U64, .offset = offsetof(struct disk, count), .min = 2,
-	 .max = 9, .def = "3"},
+	{.key = "count",
+	 .type = OPT_U64,
+	 .offset = offsetof(struct disk, count),
+	 .min = 2,
+	 .max = 9,
+	 .def = "3"},
 	{.key = "size", .type = OPT_SIZE, .offset = offsetof(struct disk, size), .min = 512},
-	{.key = "aio", .type = OPT_ENUM, .offset = offsetof(struct disk, aio),
-	 .names = aio_names, .def = "io_uring"},
+	{.key = "aio",
+	 .type = OPT_ENUM,
+	 .offset = offsetof(struct disk, aio),
+	 .names = aio_names,
+	 .def = "io_uring"},
 	{0},
 };
 
@@ -194,8 +246,11 @@ static void test_read(void **state)
 	struct disk d = {.serial = strdup("old"), .timeout = 77};
 	struct opts o;
 
-	assert_int_equal(opts_parse(&o, "-drive", "file=x,readonly=yes,queues=65535,size=1k,"
-				    "count=0x9,aio=threads,direct=off,serial=S", NULL, NULL), 0);
+	assert_int_equal(opts_parse(&o, "-drive",
+				    "file=x,readonly=yes,queues=65535,size=1k,"
+				    "count=0x9,aio=threads,direct=off,serial=S",
+				    NULL, NULL),
+			 0);
 	assert_int_equal(opts_read(&o, disk_descs, &d, NULL), 0);
 	opts_fini(&o);
 	assert_string_equal(d.file, "x");
@@ -226,7 +281,8 @@ static void test_read_bad(void **state)
 {
 	static const char *const cases[][2] = {
 		{"serial=a", "-drive: 'file' is missing; add file=…"},
-		{"file=x,readonly=maybe", "-drive: readonly=maybe is not valid; give on or off"},
+		{"file=x,readonly=maybe",
+		 "-drive: readonly=maybe is not valid; give on or off"},
 		{"file=x,queues=0", "-drive: queues=0 is not valid; give 1 to 65535"},
 		{"file=x,queues=65536", "-drive: queues=65536 is not valid; give 1 to 65535"},
 		{"file=x,timeout=4294967296",
@@ -258,14 +314,10 @@ static void test_read_bad(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_syntax),
-		cmocka_unit_test(test_first_key),
-		cmocka_unit_test(test_bad_syntax),
-		cmocka_unit_test(test_add),
-		cmocka_unit_test(test_numbers),
-		cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_read),
-		cmocka_unit_test(test_read_bad),
+		cmocka_unit_test(test_syntax),	   cmocka_unit_test(test_first_key),
+		cmocka_unit_test(test_bad_syntax), cmocka_unit_test(test_add),
+		cmocka_unit_test(test_numbers),	   cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_read),	   cmocka_unit_test(test_read_bad),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,18 +48,18 @@ static void test_list(void **state)
 		items[i].n = i;
 		list_add_tail(&head, &items[i].node);
 	}
-	list_for_each(pos, &head) {
+	list_for_each (pos, &head) {
 		sum = sum * 10 + list_entry(pos, struct item, node)->n;
 	}
 	assert_int_equal(sum, 123);
-	list_for_each_safe(pos, tmp, &head) {
+	list_for_each_safe (pos, tmp, &head) {
 		if (list_entry(pos, struct item, node)->n % 2) {
 			list_del(pos);
 		}
 	}
 	list_del(&items[1].node); /* once more does no harm */
 	sum = 0;
-	list_for_each(pos, &head) {
+	list_for_each (pos, &head) {
 		sum = sum * 10 + list_entry(pos, struct item, node)->n;
 	}
 	assert_int_equal(sum, 2);

@@ -18,10 +18,10 @@ static char fired[64];
 struct timer {
 	struct loop_timer t;
 	char name;
-	uint64_t at;             /* when it fired last */
-	uint64_t period;         /* re-arms itself that much later */
+	uint64_t at;		 /* when it fired last */
+	uint64_t period;	 /* re-arms itself that much later */
 	struct loop_timer *kill; /* disarmed when it fires */
-	struct timer *push;      /* re-armed to 1000 ms when it fires */
+	struct timer *push;	 /* re-armed to 1000 ms when it fires */
 };
 
 static void timer_fire(void *opaque)

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/falloc.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,8 +118,8 @@ static void test_data(void **state)
 	/* A short transfer is passed on as it is. */
 	assert_int_equal(do_read(slot, buf, sizeof(buf), 4100), 8);
 	assert_int_equal(do_read(slot, buf, sizeof(buf), 1 << 20), 0);
-	assert_int_equal(do_fallocate(slot, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 5),
-			 0);
+	assert_int_equal(
+		do_fallocate(slot, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 5), 0);
 	assert_int_equal(do_read(slot, buf, 6, 4096), 6);
 	assert_memory_equal(buf, "\0\0\0\0\0,", 6);
 	assert_int_equal(do_fallocate(slot, 0, 0, 1 << 16), 0);
@@ -351,6 +352,8 @@ static void thread_write(void *arg)
 	uring_writev(u, &m->r, slot, &m->iov, 1, 0, 0);
 }
 
+static _Atomic bool thread_finished;
+
 static void thread_done(struct uring_req *r, int res)
 {
 	struct many *m = container_of(r, struct many, r);
@@ -361,7 +364,7 @@ static void thread_done(struct uring_req *r, int res)
 	if (m->reads < 100) {
 		uring_writev(u, &m->r, slot, &m->iov, 1, 0, 0);
 	} else {
-		loop_stop(l);
+		atomic_store(&thread_finished, true);
 	}
 }
 
@@ -373,7 +376,7 @@ static void test_thread(void **state)
 
 	assert_int_equal(loop_thread_start(l, NULL, NULL), 0);
 	loop_post(l, &w);
-	while (__atomic_load_n(&m.reads, __ATOMIC_ACQUIRE) < 100) {
+	while (!atomic_load(&thread_finished)) {
 		usleep(1000);
 	}
 	loop_thread_join(l);
@@ -448,8 +451,8 @@ static int raw_submit(struct raw *r, const struct io_uring_sqe *sqe)
 	r->sqes[tail & *r->sq_mask] = *sqe;
 	r->sq_array[tail & *r->sq_mask] = tail & *r->sq_mask;
 	__atomic_store_n(r->sq_tail, tail + 1, __ATOMIC_RELEASE);
-	assert_int_equal(syscall(__NR_io_uring_enter, r->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL,
-				 0), 1);
+	assert_int_equal(
+		syscall(__NR_io_uring_enter, r->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0), 1);
 	assert_int_equal(__atomic_load_n(r->cq_tail, __ATOMIC_ACQUIRE), head + 1);
 	res = r->cqes[head & *r->cq_mask].res;
 	__atomic_store_n(r->cq_head, head + 1, __ATOMIC_RELEASE);
@@ -460,8 +463,11 @@ static void test_restrictions(void **state)
 {
 	char c = 'r';
 	struct iovec iov = {&c, 1};
-	struct io_uring_sqe good = {.opcode = IORING_OP_WRITEV, .flags = IOSQE_FIXED_FILE,
-				    .fd = slot, .addr = (uintptr_t)&iov, .len = 1};
+	struct io_uring_sqe good = {.opcode = IORING_OP_WRITEV,
+				    .flags = IOSQE_FIXED_FILE,
+				    .fd = slot,
+				    .addr = (uintptr_t)&iov,
+				    .len = 1};
 	struct io_uring_sqe sqe;
 	struct raw raw;
 	int none = -1;
@@ -474,8 +480,8 @@ static void test_restrictions(void **state)
 		    op == IORING_OP_FALLOCATE) {
 			continue;
 		}
-		sqe = (struct io_uring_sqe){.opcode = (uint8_t)op, .flags = IOSQE_FIXED_FILE,
-					    .fd = slot};
+		sqe = (struct io_uring_sqe){
+			.opcode = (uint8_t)op, .flags = IOSQE_FIXED_FILE, .fd = slot};
 		assert_int_equal(raw_submit(&raw, &sqe), -EACCES);
 	}
 	/* … and so is a plain descriptor, and anything clever. */

@@ -191,8 +191,8 @@ static void test_many_posters(void **state)
 	for (int i = 0; i < POSTERS; i++) {
 		memset(&posters[i], 0, sizeof(posters[i]));
 		for (int j = 0; j < 8; j++) {
-			posters[i].w[j] = (struct loop_work){.fn = poster_ran,
-							     .arg = &posters[i]};
+			posters[i].w[j] =
+				(struct loop_work){.fn = poster_ran, .arg = &posters[i]};
 		}
 		assert_int_equal(pthread_create(&t[i], NULL, poster_main, &posters[i]), 0);
 	}
