@@ -1,0 +1,199 @@
+/*
+ * What block.c promises for every node, and the nodes that exist for tests: memory, null,
+ * fault.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "blkrig.h"
+
+static void test_memory(void **state)
+{
+	uint8_t *data, buf[1024];
+	struct blk_node *n;
+	struct blkrig r;
+
+	assert_int_equal(blk_mem_new("m0", 65536, &n, &data), 0);
+	assert_string_equal(blk_name(n), "m0");
+	blkrig_node(&r, n);
+	memset(buf, 0x5a, sizeof(buf));
+	assert_int_equal(blkrig_do(&r, BLK_WRITE, 0, 1000, sizeof(buf), buf), 0);
+	assert_memory_equal(data + 1000, buf, sizeof(buf));
+	assert_int_equal(data[999] | data[2024], 0);
+	memset(buf, 0, sizeof(buf));
+	assert_int_equal(blkrig_do(&r, BLK_READ, 0, 1000, sizeof(buf), buf), 0);
+	assert_int_equal(buf[0] & buf[1023], 0x5a);
+	assert_int_equal(blkrig_do(&r, BLK_WRITE_ZEROES, 0, 1000, 1, NULL), 0);
+	assert_int_equal(data[1000], 0);
+	assert_int_equal(blkrig_do(&r, BLK_DISCARD, 0, 1001, 1, NULL), 0);
+	assert_int_equal(data[1001], 0);
+	assert_int_equal(data[1002], 0x5a);
+	assert_int_equal(blkrig_do(&r, BLK_READ, 0, 65536, 1, buf), -EINVAL);
+	blkrig_close(&r);
+	(void)state;
+}
+
+static void test_null(void **state)
+{
+	uint8_t buf[512];
+	struct blk_node *n;
+	struct blkrig r;
+
+	assert_int_equal(blk_null_new(NULL, 1 << 20, false, &n), 0);
+	assert_int_equal(blk_name(n)[0], '#');
+	blkrig_node(&r, n);
+	memset(buf, 1, sizeof(buf));
+	assert_int_equal(blkrig_do(&r, BLK_WRITE, 0, 0, sizeof(buf), buf), 0);
+	assert_int_equal(blkrig_do(&r, BLK_READ, 0, 0, sizeof(buf), buf), 0);
+	assert_int_equal(buf[0] | buf[511], 0);
+	assert_int_equal(blkrig_do(&r, BLK_FLUSH, 0, 0, 0, NULL), 0);
+	blkrig_close(&r);
+	assert_int_equal(blk_null_new("n", 512, true, &n), 0);
+	blkrig_node(&r, n);
+	assert_int_equal(blkrig_do(&r, BLK_WRITE, 0, 0, sizeof(buf), buf), -EROFS);
+	blkrig_close(&r);
+	(void)state;
+}
+
+static void test_claims(void **state)
+{
+	struct blk_node *n;
+	struct err err;
+
+	assert_int_equal(blk_null_new("disk0", 512, false, &n), 0);
+	assert_int_equal(blk_claim(n, true, &err), 0);
+	assert_int_equal(blk_claim(n, true, &err), -EBUSY);
+	assert_non_null(strstr(err.msg, "disk0"));
+	assert_int_equal(blk_claim(n, false, &err), 0);
+	blk_release(n, true);
+	assert_int_equal(blk_claim(n, true, &err), 0);
+	blk_release(n, true);
+	blk_release(n, false);
+	blk_close(n);
+	assert_int_equal(blk_null_new("disk1", 512, true, &n), 0);
+	assert_int_equal(blk_claim(n, true, &err), -EROFS);
+	assert_non_null(strstr(err.msg, "disk1"));
+	blk_close(n);
+	(void)state;
+}
+
+static void fault_open(struct blkrig *r, uint8_t **data)
+{
+	struct blk_node *mem, *fault;
+
+	assert_int_equal(blk_mem_new("m", 65536, &mem, data), 0);
+	assert_int_equal(blk_fault_new("f", mem, &fault), 0);
+	blkrig_node(r, fault);
+}
+
+static void test_fault_rules(void **state)
+{
+	uint8_t *data, buf[512] = {1};
+	struct blkrig r;
+
+	fault_open(&r, &data);
+	blk_fault_set(r.node, &(struct blk_fault_rule){
+				      .ops = 1 << BLK_WRITE,
+				      .off = 4096,
+				      .len = 512,
+				      .skip = 1,
+				      .count = 2,
+				      .error = -ENOSPC,
+			      });
+	assert_int_equal(blkrig_do(&r, BLK_WRITE, 0, 4096, 512, buf), 0);
+	assert_int_equal(blkrig_do(&r, BLK_WRITE, 0, 4096 - 256, 512, buf), -ENOSPC);
+	assert_int_equal(blkrig_do(&r, BLK_WRITE, 0, 4608, 512, buf), 0);
+	assert_int_equal(blkrig_do(&r, BLK_READ, 0, 4096, 512, buf), 0);
+	assert_int_equal(blkrig_do(&r, BLK_WRITE, 0, 4096, 512, buf), -ENOSPC);
+	assert_int_equal(blkrig_do(&r, BLK_WRITE, 0, 4096, 512, buf), 0);
+	blk_fault_set(r.node, &(struct blk_fault_rule){.ops = 1 << BLK_FLUSH, .error = -EIO});
+	assert_int_equal(blkrig_do(&r, BLK_FLUSH, 0, 0, 0, NULL), -EIO);
+	blk_fault_set(r.node, NULL);
+	assert_int_equal(blkrig_do(&r, BLK_FLUSH, 0, 0, 0, NULL), 0);
+	assert_int_equal(data[4096], 1);
+	blkrig_close(&r);
+	(void)state;
+}
+
+static void test_fault_hold(void **state)
+{
+	uint8_t *data, buf[3] = {1, 2, 3};
+	struct blkreq q[3];
+	struct blkrig r;
+
+	fault_open(&r, &data);
+	blk_fault_hold(r.node, true);
+	for (int i = 0; i < 3; i++) {
+		blkrig_submit(&r, &q[i], BLK_WRITE, 0, 100, 1, &buf[i]);
+	}
+	for (int i = 0; i < 5; i++) {
+		loop_step(r.loop, 0);
+	}
+	assert_int_equal(blk_fault_held(r.node), 3);
+	assert_int_equal(blk_chan_inflight(r.chan), 3);
+	assert_false(q[0].done || q[1].done || q[2].done);
+	blk_fault_hold(r.node, false);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(blkrig_wait(&r, &q[i]), 0);
+	}
+	assert_int_equal(data[100], 3); /* in order */
+	assert_int_equal(blk_fault_held(r.node), 0);
+	blkrig_close(&r);
+	(void)state;
+}
+
+/* A request submitted from inside done(), again and again: rounds of the loop, not recursion.
+ */
+struct chain {
+	struct blk_req req;
+	struct blkrig *r;
+	unsigned left;
+	bool inside;
+};
+
+static void chain_done(struct blk_req *req, int result)
+{
+	struct chain *c = container_of(req, struct chain, req);
+
+	assert_int_equal(result, 0);
+	assert_false(c->inside);
+	if (c->left-- > 0) {
+		c->inside = true;
+		blk_submit(c->r->chan, &c->req);
+		c->inside = false;
+	}
+}
+
+static void test_resubmit_inside_done(void **state)
+{
+	struct blk_node *n;
+	struct blkrig r;
+	struct chain c = {.r = &r, .left = 5000, .req = {.op = BLK_FLUSH, .done = chain_done}};
+
+	assert_int_equal(blk_null_new(NULL, 512, false, &n), 0);
+	blkrig_node(&r, n);
+	blk_submit(r.chan, &c.req);
+	for (int i = 0; i < 20000 && blk_chan_inflight(r.chan); i++) {
+		loop_step(r.loop, 0);
+	}
+	assert_int_equal(c.left, UINT32_MAX);
+	blkrig_close(&r);
+	(void)state;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_memory),	   cmocka_unit_test(test_null),
+		cmocka_unit_test(test_claims),	   cmocka_unit_test(test_fault_rules),
+		cmocka_unit_test(test_fault_hold), cmocka_unit_test(test_resubmit_inside_done),
+	};
+
+	return cmocka_run_group_tests_name("block nodes", tests, NULL, NULL);
+}
