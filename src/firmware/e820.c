@@ -93,14 +93,13 @@ int e820_init(struct e820_map *m, uint64_t low, uint64_t high)
 	*m = (struct e820_map){0};
 	if ((ret = e820_add(m, 0, low, E820_RAM)) ||
 	    (ret = e820_add(m, PLAT_HIGH_RAM_BASE, high, E820_RAM)) ||
-	    (ret = e820_add(m, PLAT_ECAM_BASE, PLAT_ECAM_SIZE, E820_RESERVED)) ||
-	    (ret = e820_add(m, PLAT_REGS_BASE, PLAT_REGS_SIZE, E820_RESERVED))) {
+	    (ret = e820_add(m, PLAT_ECAM_BASE, PLAT_ECAM_SIZE, E820_RESERVED))) {
 		return ret;
 	}
 	return 0;
 }
 
-/* Takes [base, end) out of the map, as far as it is RAM below `low`. */
+/* Takes [base, end) out of the map. */
 static int hole(struct e820_map *m, uint64_t base, uint64_t end)
 {
 	struct e820_map out = {0};

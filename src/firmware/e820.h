@@ -29,8 +29,8 @@ struct e820_map {
  * equal neighbours are joined. size 0 is ignored. -ENOSPC, -EINVAL if it wraps. */
 int e820_add(struct e820_map *m, uint64_t base, uint64_t size, enum e820_type type);
 
-/* The map of the x86-64 machine: RAM [0, low) and [4 GiB, 4 GiB + high), ECAM and the platform
- * registers reserved. */
+/* The map of the x86-64 machine: RAM [0, low) and [4 GiB, 4 GiB + high), ECAM reserved (Linux
+ * uses it only then). */
 int e820_init(struct e820_map *m, uint64_t low, uint64_t high);
 /* The same for a kernel that is entered without firmware: what a BIOS would keep for itself
  * (the EBDA, the hole and [0xE0000, 1 MiB) where the tables stand) is not RAM, and

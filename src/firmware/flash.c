@@ -438,7 +438,6 @@ static const struct state_desc flash_desc = {
 		STATE_F_RANGE(STATE_U8, struct flash_state, mode, 0, MODES - 1),
 		STATE_F_U8(struct flash_state, status),
 		STATE_F_RANGE(STATE_U8, struct flash_state, pending, 0, PENDINGS - 1),
-		STATE_F_RANGE(STATE_U32, struct flash_state, size, 0, PLAT_FLASH_MAX),
 		STATE_F_BUF(struct flash_state, content, size),
 		STATE_F_END,
 	},

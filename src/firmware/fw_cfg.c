@@ -346,7 +346,6 @@ static const struct state_desc writable_desc = {
 	.size = sizeof(struct writable_state),
 	.fields = (const struct state_field[]){
 		STATE_F_BYTES(struct writable_state, name),
-		STATE_F_U32(struct writable_state, len),
 		STATE_F_BUF(struct writable_state, data, len),
 		STATE_F_END,
 	},
@@ -362,7 +361,6 @@ static const struct state_desc fw_cfg_desc = {
 		STATE_F_U16(struct fw_cfg_state, selector),
 		STATE_F_U64(struct fw_cfg_state, offset),
 		STATE_F_U32(struct fw_cfg_state, dma_hi),
-		STATE_F_U32(struct fw_cfg_state, nwritable),
 		STATE_F_VARRAY(struct fw_cfg_state, writable, &writable_desc, nwritable),
 		STATE_F_END,
 	},

@@ -584,7 +584,6 @@ static const struct state_desc uart_desc = {
 		STATE_F_RANGE(STATE_U32, struct uart_state, rx_count, 0, UART_FIFO_SIZE),
 		STATE_F_BYTES(struct uart_state, rx),
 		STATE_F_BYTES(struct uart_state, rx_error),
-		STATE_F_RANGE(STATE_U32, struct uart_state, tx_count, 0, TX_SIZE),
 		STATE_F_BUF(struct uart_state, tx, tx_count),
 		STATE_F_END,
 	},
