@@ -18,7 +18,10 @@ struct irqchip_ops {
 	int (*gsi_alloc)(struct irqchip *c);
 	void (*gsi_free)(struct irqchip *c, int gsi);
 	/* Sets the message of a GSI (also of one of the IOAPIC's pins, so that KVM reports EOIs);
-	 * valid=false removes the route. Commits at once. Control loop. */
+	 * valid=false removes the route. Commits at once. An eventfd that is signalled while
+	 * its GSI has no route may still interrupt if a route follows within milliseconds
+	 * (KVM looks it up from a work item), so masking is irqfd(…, false), not this. Control
+	 * loop. */
 	int (*route_set)(struct irqchip *c, int gsi, bool valid, uint64_t addr, uint32_t data);
 	/* Binds an eventfd to the GSI, or unbinds it. Control loop. */
 	int (*irqfd)(struct irqchip *c, int gsi, int fd, bool assign);

@@ -13,7 +13,7 @@ static int doorbell_set(struct doorbells *d, uint64_t addr, unsigned size, int f
 			unsigned flags)
 {
 	struct kvm_vm *vm = container_of(d, struct kvm_vm, doorbells);
-	struct kvm_ioeventfd e = { .addr = addr, .len = size, .fd = fd, .flags = flags };
+	struct kvm_ioeventfd e = {.addr = addr, .len = size, .fd = fd, .flags = flags};
 
 	if (size && (size > 8 || !is_pow2(size))) {
 		return -EINVAL;

@@ -40,8 +40,7 @@ static void log_registers(struct kvm_vcpu *v)
 	log_guest(v->name, "rax=%016jx rbx=%016jx rcx=%016jx rdx=%016jx rsi=%016jx rdi=%016jx",
 		  (uintmax_t)r.rax, (uintmax_t)r.rbx, (uintmax_t)r.rcx, (uintmax_t)r.rdx,
 		  (uintmax_t)r.rsi, (uintmax_t)r.rdi);
-	log_guest(v->name,
-		  "rbp=%016jx r8=%016jx r9=%016jx r10=%016jx r11=%016jx r12=%016jx",
+	log_guest(v->name, "rbp=%016jx r8=%016jx r9=%016jx r10=%016jx r11=%016jx r12=%016jx",
 		  (uintmax_t)r.rbp, (uintmax_t)r.r8, (uintmax_t)r.r9, (uintmax_t)r.r10,
 		  (uintmax_t)r.r11, (uintmax_t)r.r12);
 	log_guest(v->name, "r13=%016jx r14=%016jx r15=%016jx", (uintmax_t)r.r13,
@@ -61,7 +60,8 @@ static bool exit_internal_error(struct kvm_vcpu *v)
 	const struct kvm_run *run = v->run;
 	char bytes[3 * 15 + 1] = "";
 
-	if (run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION && run->internal.ndata >= 1 &&
+	if (run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION &&
+	    run->internal.ndata >= 1 &&
 	    (run->emulation_failure.flags &
 	     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)) {
 		unsigned n = MIN(run->emulation_failure.insn_size, 15);
@@ -83,7 +83,8 @@ static bool exit_internal_error(struct kvm_vcpu *v)
 		log_guest(v->name, "KVM left the guest while it delivered an event");
 		break;
 	default:
-		log_guest(v->name, "KVM stopped with internal error %u", run->internal.suberror);
+		log_guest(v->name, "KVM stopped with internal error %u",
+			  run->internal.suberror);
 		break;
 	}
 	return exit_fatal(v);

@@ -40,7 +40,7 @@ static void irq_split_address(const struct kvm_vm *vm, uint64_t addr, uint32_t *
 static int irq_msi_send(struct irqchip *c, uint64_t addr, uint32_t data)
 {
 	struct kvm_vm *vm = irq_vm(c);
-	struct kvm_msi msi = { .data = data };
+	struct kvm_msi msi = {.data = data};
 	int r;
 
 	irq_split_address(vm, addr, &msi.address_lo, &msi.address_hi);
@@ -116,7 +116,7 @@ static int irq_route_set(struct irqchip *c, int gsi, bool valid, uint64_t addr, 
 {
 	struct kvm_vm *vm = irq_vm(c);
 	struct kvm_irqs *q = &vm->irqs;
-	struct kvm_irq_routing_entry e = { .type = KVM_IRQ_ROUTING_MSI, .u.msi.data = data };
+	struct kvm_irq_routing_entry e = {.type = KVM_IRQ_ROUTING_MSI, .u.msi.data = data};
 	struct kvm_irq_routing_entry *slot, old;
 	bool fresh;
 	int r;
@@ -174,7 +174,7 @@ static void irq_gsi_free(struct irqchip *c, int gsi)
 static int irq_irqfd(struct irqchip *c, int gsi, int fd, bool assign)
 {
 	struct kvm_vm *vm = irq_vm(c);
-	struct kvm_irqfd ifd = { .fd = fd, .gsi = gsi };
+	struct kvm_irqfd ifd = {.fd = fd, .gsi = gsi};
 
 	if (gsi < 0 || (unsigned)gsi >= vm->irqs.max || !irq_used(&vm->irqs, gsi)) {
 		return -EINVAL;
@@ -200,8 +200,10 @@ int kvm_irqs_init(struct kvm_vm *vm, struct err *err)
 	/* positions fit 16 bits; the bitmap has whole words */
 	q->max = MIN(kvm_cap(vm, KVM_CAP_IRQ_ROUTING), 32768) / 64 * 64;
 	if (q->max < 2 * 64) {
-		return err_set(err, ENOTSUP, "KVM has only %u interrupt routes: use a newer "
-					     "host kernel", q->max);
+		return err_set(err, ENOTSUP,
+			       "KVM has only %u interrupt routes: use a newer "
+			       "host kernel",
+			       q->max);
 	}
 	q->ext_dest = vm->cfg.msi_ext_dest_id;
 	q->used = calloc(q->max / 64, sizeof(q->used[0]));

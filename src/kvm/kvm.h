@@ -116,9 +116,9 @@ enum kvm_stat {
 	KVM_STAT_PIO,
 	KVM_STAT_MMIO,
 	KVM_STAT_IOAPIC_EOI,
-	KVM_STAT_INTR,     /* left for a signal or a request of ours */
+	KVM_STAT_INTR,	   /* left for a signal or a request of ours */
 	KVM_STAT_SHUTDOWN, /* triple faults */
-	KVM_STAT_ERROR,    /* internal errors, failed entries, unknown exits */
+	KVM_STAT_ERROR,	   /* internal errors, failed entries, unknown exits */
 	KVM_STAT_OTHER,
 	KVM_STAT_COUNT,
 };

@@ -21,13 +21,13 @@
 
 /* Makes a vCPU leave KVM_RUN; its handler does nothing. */
 #define KVM_KICK_SIGNAL SIGUSR1
-#define KVM_MAX_VCPUS   1024
-#define KVM_MAX_CPUID   256
-#define KVM_MAX_MSRS    768
+#define KVM_MAX_VCPUS	1024
+#define KVM_MAX_CPUID	256
+#define KVM_MAX_MSRS	768
 
 struct kvm_slot {
 	struct mem_region *region; /* NULL: free */
-	uint64_t *bitmap;          /* while the dirty log is on */
+	uint64_t *bitmap;	   /* while the dirty log is on */
 	size_t words;
 };
 
@@ -42,8 +42,8 @@ struct kvm_slots {
 
 struct kvm_irqs {
 	struct irqchip chip;
-	unsigned max;    /* GSIs 0..max-1 */
-	uint64_t *used;  /* bitmap of allocated GSIs */
+	unsigned max;	 /* GSIs 0..max-1 */
+	uint64_t *used;	 /* bitmap of allocated GSIs */
 	uint16_t *entry; /* by GSI: position in the table plus one, 0: no route */
 	struct kvm_irq_routing *table;
 	unsigned capacity;
@@ -95,7 +95,7 @@ struct kvm_vcpu {
 	pthread_t thread;
 	bool started;
 	_Atomic pid_t tid;
-	bool running;         /* vm->lock */
+	bool running;	      /* vm->lock */
 	_Atomic bool stopped; /* not to be resumed before a reset */
 	struct kvm_cpuid2 *cpuid;
 	struct x86_vcpu_state *initial; /* as KVM made it */

@@ -234,7 +234,7 @@ int kvm_slots_init(struct kvm_vm *vm, struct err *err)
 	struct kvm_slots *s = &vm->slots;
 	struct kvm_enable_cap ec = {
 		.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
-		.args = { KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE },
+		.args = {KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE},
 	};
 	int rc;
 

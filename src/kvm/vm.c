@@ -21,7 +21,7 @@
 /* Guest addresses that KVM uses for itself on Intel hosts without unrestricted guest mode:
  * one page of identity page table and three of TSS, below the flash. */
 #define KVM_IDENTITY_MAP_GPA UINT64_C(0xFEFFC000)
-#define KVM_TSS_GPA          UINT64_C(0xFEFFD000)
+#define KVM_TSS_GPA	     UINT64_C(0xFEFFD000)
 
 /* Machine check banks a guest sees, and the capabilities we can save with their MSRs. */
 #define KVM_MCE_BANKS 10
@@ -33,28 +33,28 @@ static const struct {
 	const char *name;
 	const char *without;
 } required_caps[] = {
-	{ KVM_CAP_USER_MEMORY, "USER_MEMORY", "guests would have no memory" },
-	{ KVM_CAP_DESTROY_MEMORY_REGION_WORKS, "DESTROY_MEMORY_REGION_WORKS",
-	  "memory could not be taken back from a guest" },
-	{ KVM_CAP_READONLY_MEM, "READONLY_MEM", "guests could overwrite their firmware" },
-	{ KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT", "a running vCPU could not be paused safely" },
-	{ KVM_CAP_IRQCHIP, "IRQCHIP", "vCPUs would have no local APIC" },
-	{ KVM_CAP_SPLIT_IRQCHIP, "SPLIT_IRQCHIP", "vCPUs would have no local APIC of their own" },
-	{ KVM_CAP_IRQ_ROUTING, "IRQ_ROUTING", "devices could not raise MSI interrupts" },
-	{ KVM_CAP_SIGNAL_MSI, "SIGNAL_MSI", "devices could not raise MSI interrupts" },
-	{ KVM_CAP_IRQFD, "IRQFD", "devices could not raise interrupts from their threads" },
-	{ KVM_CAP_IOEVENTFD, "IOEVENTFD", "devices would not hear their doorbells" },
-	{ KVM_CAP_IOEVENTFD_ANY_LENGTH, "IOEVENTFD_ANY_LENGTH",
-	  "devices would miss doorbells of an unusual width" },
-	{ KVM_CAP_EXT_CPUID, "EXT_CPUID", "guests could not be told which CPU they run on" },
-	{ KVM_CAP_TSC_DEADLINE_TIMER, "TSC_DEADLINE_TIMER",
-	  "guests would have no timer that they can calibrate" },
-	{ KVM_CAP_GET_TSC_KHZ, "GET_TSC_KHZ", "guest time could not be saved" },
-	{ KVM_CAP_ADJUST_CLOCK, "ADJUST_CLOCK", "guest time could not be saved" },
-	{ KVM_CAP_MP_STATE, "MP_STATE", "vCPU states could not be saved" },
-	{ KVM_CAP_VCPU_EVENTS, "VCPU_EVENTS", "pending interrupts could not be saved" },
-	{ KVM_CAP_DEBUGREGS, "DEBUGREGS", "debug registers could not be saved" },
-	{ KVM_CAP_XSAVE, "XSAVE", "FPU and vector registers could not be saved" },
+	{KVM_CAP_USER_MEMORY, "USER_MEMORY", "guests would have no memory"},
+	{KVM_CAP_DESTROY_MEMORY_REGION_WORKS, "DESTROY_MEMORY_REGION_WORKS",
+	 "memory could not be taken back from a guest"},
+	{KVM_CAP_READONLY_MEM, "READONLY_MEM", "guests could overwrite their firmware"},
+	{KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT", "a running vCPU could not be paused safely"},
+	{KVM_CAP_IRQCHIP, "IRQCHIP", "vCPUs would have no local APIC"},
+	{KVM_CAP_SPLIT_IRQCHIP, "SPLIT_IRQCHIP", "vCPUs would have no local APIC of their own"},
+	{KVM_CAP_IRQ_ROUTING, "IRQ_ROUTING", "devices could not raise MSI interrupts"},
+	{KVM_CAP_SIGNAL_MSI, "SIGNAL_MSI", "devices could not raise MSI interrupts"},
+	{KVM_CAP_IRQFD, "IRQFD", "devices could not raise interrupts from their threads"},
+	{KVM_CAP_IOEVENTFD, "IOEVENTFD", "devices would not hear their doorbells"},
+	{KVM_CAP_IOEVENTFD_ANY_LENGTH, "IOEVENTFD_ANY_LENGTH",
+	 "devices would miss doorbells of an unusual width"},
+	{KVM_CAP_EXT_CPUID, "EXT_CPUID", "guests could not be told which CPU they run on"},
+	{KVM_CAP_TSC_DEADLINE_TIMER, "TSC_DEADLINE_TIMER",
+	 "guests would have no timer that they can calibrate"},
+	{KVM_CAP_GET_TSC_KHZ, "GET_TSC_KHZ", "guest time could not be saved"},
+	{KVM_CAP_ADJUST_CLOCK, "ADJUST_CLOCK", "guest time could not be saved"},
+	{KVM_CAP_MP_STATE, "MP_STATE", "vCPU states could not be saved"},
+	{KVM_CAP_VCPU_EVENTS, "VCPU_EVENTS", "pending interrupts could not be saved"},
+	{KVM_CAP_DEBUGREGS, "DEBUGREGS", "debug registers could not be saved"},
+	{KVM_CAP_XSAVE, "XSAVE", "FPU and vector registers could not be saved"},
 };
 
 int kvm_ioctl(int fd, unsigned long request, void *arg)
@@ -142,15 +142,16 @@ static int vm_create(struct kvm_vm *vm, struct err *err)
 			       "processor's virtualisation");
 	}
 	if (r == ENOMEM) {
-		return err_set(err, r, "/dev/kvm has no memory left for another virtual "
-				       "machine: stop one or add memory");
+		return err_set(err, r,
+			       "/dev/kvm has no memory left for another virtual "
+			       "machine: stop one or add memory");
 	}
 	return err_set(err, r, "/dev/kvm cannot create a virtual machine: %s", strerror(r));
 }
 
 static int vm_enable(struct kvm_vm *vm, unsigned cap, uint64_t arg)
 {
-	struct kvm_enable_cap ec = { .cap = cap, .args = { arg } };
+	struct kvm_enable_cap ec = {.cap = cap, .args = {arg}};
 
 	return kvm_ioctl(vm->fd, KVM_ENABLE_CAP, &ec);
 }
@@ -238,7 +239,7 @@ static void kick_handler(int sig)
 /* #syscalls(start): rt_sigaction */
 static void vm_install_kick(void)
 {
-	struct sigaction sa = { .sa_handler = kick_handler, .sa_flags = SA_RESTART };
+	struct sigaction sa = {.sa_handler = kick_handler, .sa_flags = SA_RESTART};
 
 	sigemptyset(&sa.sa_mask);
 	sigaction(KVM_KICK_SIGNAL, &sa, NULL);

@@ -9,7 +9,7 @@
 #include "kvm/kvm_int.h"
 
 /* AMX needs 11 KiB; KVM_CAP_XSAVE2 says how much this host uses. */
-#define X86_XSAVE_MAX 16384
+#define X86_XSAVE_MAX  16384
 #define X86_LAPIC_SIZE 1024
 
 struct x86_seg {
@@ -99,8 +99,7 @@ int x86_msrs_get(struct kvm_vcpu *v, struct x86_vcpu_state *st, struct err *err)
 /* Everything but the TSC, which is kvm_clock_load()'s, and the deadline. */
 int x86_msrs_set(struct kvm_vcpu *v, const struct x86_vcpu_state *st, struct err *err);
 /* After the local APIC, which decides whether the deadline counts. */
-int x86_msrs_set_deadline(struct kvm_vcpu *v, const struct x86_vcpu_state *st,
-			  struct err *err);
+int x86_msrs_set_deadline(struct kvm_vcpu *v, const struct x86_vcpu_state *st, struct err *err);
 int x86_msr_read(struct kvm_vcpu *v, uint32_t index, uint64_t *value);
 int x86_msr_write(struct kvm_vcpu *v, uint32_t index, uint64_t value);
 

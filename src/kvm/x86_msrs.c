@@ -67,7 +67,7 @@ static int msr_io(struct kvm_vcpu *v, unsigned long request, struct x86_msr *m, 
 
 int x86_msr_read(struct kvm_vcpu *v, uint32_t index, uint64_t *value)
 {
-	struct x86_msr m = { .index = index };
+	struct x86_msr m = {.index = index};
 	int r = msr_io(v, KVM_GET_MSRS, &m, 1);
 
 	*value = m.value;
@@ -76,7 +76,7 @@ int x86_msr_read(struct kvm_vcpu *v, uint32_t index, uint64_t *value)
 
 int x86_msr_write(struct kvm_vcpu *v, uint32_t index, uint64_t value)
 {
-	struct x86_msr m = { .index = index, .value = value };
+	struct x86_msr m = {.index = index, .value = value};
 	int r = msr_io(v, KVM_SET_MSRS, &m, 1);
 
 	return r < 0 ? r : r == 1 ? 0 : -EINVAL;
@@ -102,7 +102,7 @@ static void msr_add(struct x86_msr *m, unsigned *n, uint32_t index)
 		}
 	}
 	if (*n < KVM_MAX_MSRS && msr_is_state(index)) {
-		m[(*n)++] = (struct x86_msr){ .index = index };
+		m[(*n)++] = (struct x86_msr){.index = index};
 	}
 }
 
@@ -155,8 +155,7 @@ static int msr_sift(struct kvm_vcpu *v, unsigned long request, struct x86_msr *m
 		done += r;
 		if (done < n) {
 			log_debug(v->name, "KVM lists MSR %#x but cannot %s it: not saved",
-				  m[done].index,
-				  request == KVM_GET_MSRS ? "read" : "write");
+				  m[done].index, request == KVM_GET_MSRS ? "read" : "write");
 			n--;
 			memmove(&m[done], &m[done + 1], (n - done) * sizeof(m[0]));
 		}
@@ -207,7 +206,7 @@ int x86_msrs_get(struct kvm_vcpu *v, struct x86_vcpu_state *st, struct err *err)
 	int r;
 
 	for (unsigned i = 0; i < set->count; i++) {
-		st->msrs[i] = (struct x86_msr){ .index = set->index[i] };
+		st->msrs[i] = (struct x86_msr){.index = set->index[i]};
 	}
 	st->msr_count = set->count;
 	r = msr_io(v, KVM_GET_MSRS, st->msrs, set->count);
@@ -216,8 +215,8 @@ int x86_msrs_get(struct kvm_vcpu *v, struct x86_vcpu_state *st, struct err *err)
 			       strerror(-r));
 	}
 	if ((unsigned)r < set->count) {
-		return err_set(err, EIO, "KVM refuses to read MSR %#x of %s",
-			       st->msrs[r].index, v->name);
+		return err_set(err, EIO, "KVM refuses to read MSR %#x of %s", st->msrs[r].index,
+			       v->name);
 	}
 	return 0;
 }
@@ -257,10 +256,9 @@ int x86_msrs_set_deadline(struct kvm_vcpu *v, const struct x86_vcpu_state *st, s
 			continue;
 		}
 		if (x86_msr_write(v, MSR_IA32_TSC_DEADLINE, st->msrs[i].value) < 0) {
-			return err_set(err, EINVAL,
-				       "KVM refuses the value %#jx for MSR %#x of %s",
-				       (uintmax_t)st->msrs[i].value, st->msrs[i].index,
-				       v->name);
+			return err_set(
+				err, EINVAL, "KVM refuses the value %#jx for MSR %#x of %s",
+				(uintmax_t)st->msrs[i].value, st->msrs[i].index, v->name);
 		}
 	}
 	return 0;

@@ -33,8 +33,11 @@ static const struct state_field seg_fields[] = {
 	STATE_F_END,
 };
 static const struct state_desc seg_desc = {
-	.name = "x86-segment", .version = 1, .min_version = 1,
-	.size = sizeof(struct x86_seg), .fields = seg_fields,
+	.name = "x86-segment",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct x86_seg),
+	.fields = seg_fields,
 };
 
 static const struct state_field dtable_fields[] = {
@@ -43,8 +46,11 @@ static const struct state_field dtable_fields[] = {
 	STATE_F_END,
 };
 static const struct state_desc dtable_desc = {
-	.name = "x86-descriptor-table", .version = 1, .min_version = 1,
-	.size = sizeof(struct x86_dtable), .fields = dtable_fields,
+	.name = "x86-descriptor-table",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct x86_dtable),
+	.fields = dtable_fields,
 };
 
 static const struct state_field gprs_fields[] = {
@@ -69,8 +75,11 @@ static const struct state_field gprs_fields[] = {
 	STATE_F_END,
 };
 static const struct state_desc gprs_desc = {
-	.name = "x86-registers", .version = 1, .min_version = 1,
-	.size = sizeof(struct x86_gprs), .fields = gprs_fields,
+	.name = "x86-registers",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct x86_gprs),
+	.fields = gprs_fields,
 };
 
 static const struct state_field sys_fields[] = {
@@ -99,8 +108,11 @@ static const struct state_field sys_fields[] = {
 	STATE_F_END,
 };
 static const struct state_desc sys_desc = {
-	.name = "x86-special-registers", .version = 1, .min_version = 1,
-	.size = sizeof(struct x86_system), .fields = sys_fields,
+	.name = "x86-special-registers",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct x86_system),
+	.fields = sys_fields,
 };
 
 static const struct state_field events_fields[] = {
@@ -127,8 +139,11 @@ static const struct state_field events_fields[] = {
 	STATE_F_END,
 };
 static const struct state_desc events_desc = {
-	.name = "x86-events", .version = 1, .min_version = 1,
-	.size = sizeof(struct x86_events), .fields = events_fields,
+	.name = "x86-events",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct x86_events),
+	.fields = events_fields,
 };
 
 static const struct state_field debug_fields[] = {
@@ -141,8 +156,11 @@ static const struct state_field debug_fields[] = {
 	STATE_F_END,
 };
 static const struct state_desc debug_desc = {
-	.name = "x86-debug-registers", .version = 1, .min_version = 1,
-	.size = sizeof(struct x86_debug), .fields = debug_fields,
+	.name = "x86-debug-registers",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct x86_debug),
+	.fields = debug_fields,
 };
 
 static const struct state_field xcr_fields[] = {
@@ -151,8 +169,11 @@ static const struct state_field xcr_fields[] = {
 	STATE_F_END,
 };
 static const struct state_desc xcr_desc = {
-	.name = "x86-xcr", .version = 1, .min_version = 1,
-	.size = sizeof(struct x86_xcr), .fields = xcr_fields,
+	.name = "x86-xcr",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct x86_xcr),
+	.fields = xcr_fields,
 };
 
 static const struct state_field msr_fields[] = {
@@ -161,23 +182,25 @@ static const struct state_field msr_fields[] = {
 	STATE_F_END,
 };
 static const struct state_desc msr_desc = {
-	.name = "x86-msr", .version = 1, .min_version = 1,
-	.size = sizeof(struct x86_msr), .fields = msr_fields,
+	.name = "x86-msr",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct x86_msr),
+	.fields = msr_fields,
 };
 
 static const struct state_field cpuid_fields[] = {
-	STATE_F_U32(struct x86_cpuid_leaf, function),
-	STATE_F_U32(struct x86_cpuid_leaf, index),
-	STATE_F_U32(struct x86_cpuid_leaf, flags),
-	STATE_F_U32(struct x86_cpuid_leaf, eax),
-	STATE_F_U32(struct x86_cpuid_leaf, ebx),
-	STATE_F_U32(struct x86_cpuid_leaf, ecx),
-	STATE_F_U32(struct x86_cpuid_leaf, edx),
-	STATE_F_END,
+	STATE_F_U32(struct x86_cpuid_leaf, function), STATE_F_U32(struct x86_cpuid_leaf, index),
+	STATE_F_U32(struct x86_cpuid_leaf, flags),    STATE_F_U32(struct x86_cpuid_leaf, eax),
+	STATE_F_U32(struct x86_cpuid_leaf, ebx),      STATE_F_U32(struct x86_cpuid_leaf, ecx),
+	STATE_F_U32(struct x86_cpuid_leaf, edx),      STATE_F_END,
 };
 static const struct state_desc cpuid_desc = {
-	.name = "x86-cpuid", .version = 1, .min_version = 1,
-	.size = sizeof(struct x86_cpuid_leaf), .fields = cpuid_fields,
+	.name = "x86-cpuid",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct x86_cpuid_leaf),
+	.fields = cpuid_fields,
 };
 
 static const struct state_field vcpu_fields[] = {
@@ -187,20 +210,19 @@ static const struct state_field vcpu_fields[] = {
 	STATE_F_STRUCT(struct x86_vcpu_state, sys, &sys_desc),
 	STATE_F_STRUCT(struct x86_vcpu_state, events, &events_desc),
 	STATE_F_STRUCT(struct x86_vcpu_state, debug, &debug_desc),
-	STATE_F_RANGE(STATE_U32, struct x86_vcpu_state, xcr_count, 0, KVM_MAX_XCRS),
 	STATE_F_VARRAY(struct x86_vcpu_state, xcrs, &xcr_desc, xcr_count),
-	STATE_F_RANGE(STATE_U32, struct x86_vcpu_state, xsave_size, 0, X86_XSAVE_MAX),
 	STATE_F_BUF(struct x86_vcpu_state, xsave, xsave_size),
 	STATE_F_BYTES(struct x86_vcpu_state, lapic),
-	STATE_F_RANGE(STATE_U32, struct x86_vcpu_state, msr_count, 0, KVM_MAX_MSRS),
 	STATE_F_VARRAY(struct x86_vcpu_state, msrs, &msr_desc, msr_count),
-	STATE_F_RANGE(STATE_U32, struct x86_vcpu_state, cpuid_count, 0, KVM_MAX_CPUID),
 	STATE_F_VARRAY(struct x86_vcpu_state, cpuid, &cpuid_desc, cpuid_count),
 	STATE_F_END,
 };
 static const struct state_desc vcpu_desc = {
-	.name = "x86-vcpu", .version = 1, .min_version = 1,
-	.size = sizeof(struct x86_vcpu_state), .fields = vcpu_fields,
+	.name = "x86-vcpu",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct x86_vcpu_state),
+	.fields = vcpu_fields,
 };
 
 static void vcpu_cpuid(const struct kvm_vcpu *v, struct x86_vcpu_state *st)

@@ -38,62 +38,80 @@ static int refused(struct kvm_vcpu *v, int r, const char *verb, const char *what
 static struct x86_seg seg_get(const struct kvm_segment *k)
 {
 	return (struct x86_seg){
-		.base = k->base, .limit = k->limit, .selector = k->selector, .type = k->type,
-		.present = k->present, .dpl = k->dpl, .db = k->db, .s = k->s, .l = k->l,
-		.g = k->g, .avl = k->avl, .unusable = k->unusable,
+		.base = k->base,
+		.limit = k->limit,
+		.selector = k->selector,
+		.type = k->type,
+		.present = k->present,
+		.dpl = k->dpl,
+		.db = k->db,
+		.s = k->s,
+		.l = k->l,
+		.g = k->g,
+		.avl = k->avl,
+		.unusable = k->unusable,
 	};
 }
 
 static struct kvm_segment seg_put(const struct x86_seg *s)
 {
 	return (struct kvm_segment){
-		.base = s->base, .limit = s->limit, .selector = s->selector, .type = s->type,
-		.present = s->present, .dpl = s->dpl, .db = s->db, .s = s->s, .l = s->l,
-		.g = s->g, .avl = s->avl, .unusable = s->unusable,
+		.base = s->base,
+		.limit = s->limit,
+		.selector = s->selector,
+		.type = s->type,
+		.present = s->present,
+		.dpl = s->dpl,
+		.db = s->db,
+		.s = s->s,
+		.l = s->l,
+		.g = s->g,
+		.avl = s->avl,
+		.unusable = s->unusable,
 	};
 }
 
 /* sregs and sregs2 have the same fields, but not at the same place */
-#define SYS_FROM(sys, k)                                                             \
-	do {                                                                         \
-		(sys)->cs = seg_get(&(k)->cs);                                       \
-		(sys)->ds = seg_get(&(k)->ds);                                       \
-		(sys)->es = seg_get(&(k)->es);                                       \
-		(sys)->fs = seg_get(&(k)->fs);                                       \
-		(sys)->gs = seg_get(&(k)->gs);                                       \
-		(sys)->ss = seg_get(&(k)->ss);                                       \
-		(sys)->tr = seg_get(&(k)->tr);                                       \
-		(sys)->ldt = seg_get(&(k)->ldt);                                     \
-		(sys)->gdt = (struct x86_dtable){ (k)->gdt.base, (k)->gdt.limit };   \
-		(sys)->idt = (struct x86_dtable){ (k)->idt.base, (k)->idt.limit };   \
-		(sys)->cr0 = (k)->cr0;                                               \
-		(sys)->cr2 = (k)->cr2;                                               \
-		(sys)->cr3 = (k)->cr3;                                               \
-		(sys)->cr4 = (k)->cr4;                                               \
-		(sys)->cr8 = (k)->cr8;                                               \
-		(sys)->efer = (k)->efer;                                             \
-		(sys)->apic_base = (k)->apic_base;                                   \
+#define SYS_FROM(sys, k)                                                                       \
+	do {                                                                                   \
+		(sys)->cs = seg_get(&(k)->cs);                                                 \
+		(sys)->ds = seg_get(&(k)->ds);                                                 \
+		(sys)->es = seg_get(&(k)->es);                                                 \
+		(sys)->fs = seg_get(&(k)->fs);                                                 \
+		(sys)->gs = seg_get(&(k)->gs);                                                 \
+		(sys)->ss = seg_get(&(k)->ss);                                                 \
+		(sys)->tr = seg_get(&(k)->tr);                                                 \
+		(sys)->ldt = seg_get(&(k)->ldt);                                               \
+		(sys)->gdt = (struct x86_dtable){(k)->gdt.base, (k)->gdt.limit};               \
+		(sys)->idt = (struct x86_dtable){(k)->idt.base, (k)->idt.limit};               \
+		(sys)->cr0 = (k)->cr0;                                                         \
+		(sys)->cr2 = (k)->cr2;                                                         \
+		(sys)->cr3 = (k)->cr3;                                                         \
+		(sys)->cr4 = (k)->cr4;                                                         \
+		(sys)->cr8 = (k)->cr8;                                                         \
+		(sys)->efer = (k)->efer;                                                       \
+		(sys)->apic_base = (k)->apic_base;                                             \
 	} while (0)
 
-#define SYS_TO(k, sys)                                                               \
-	do {                                                                         \
-		(k)->cs = seg_put(&(sys)->cs);                                       \
-		(k)->ds = seg_put(&(sys)->ds);                                       \
-		(k)->es = seg_put(&(sys)->es);                                       \
-		(k)->fs = seg_put(&(sys)->fs);                                       \
-		(k)->gs = seg_put(&(sys)->gs);                                       \
-		(k)->ss = seg_put(&(sys)->ss);                                       \
-		(k)->tr = seg_put(&(sys)->tr);                                       \
-		(k)->ldt = seg_put(&(sys)->ldt);                                     \
-		(k)->gdt = (struct kvm_dtable){ (sys)->gdt.base, (sys)->gdt.limit }; \
-		(k)->idt = (struct kvm_dtable){ (sys)->idt.base, (sys)->idt.limit }; \
-		(k)->cr0 = (sys)->cr0;                                               \
-		(k)->cr2 = (sys)->cr2;                                               \
-		(k)->cr3 = (sys)->cr3;                                               \
-		(k)->cr4 = (sys)->cr4;                                               \
-		(k)->cr8 = (sys)->cr8;                                               \
-		(k)->efer = (sys)->efer;                                             \
-		(k)->apic_base = (sys)->apic_base;                                   \
+#define SYS_TO(k, sys)                                                                         \
+	do {                                                                                   \
+		(k)->cs = seg_put(&(sys)->cs);                                                 \
+		(k)->ds = seg_put(&(sys)->ds);                                                 \
+		(k)->es = seg_put(&(sys)->es);                                                 \
+		(k)->fs = seg_put(&(sys)->fs);                                                 \
+		(k)->gs = seg_put(&(sys)->gs);                                                 \
+		(k)->ss = seg_put(&(sys)->ss);                                                 \
+		(k)->tr = seg_put(&(sys)->tr);                                                 \
+		(k)->ldt = seg_put(&(sys)->ldt);                                               \
+		(k)->gdt = (struct kvm_dtable){(sys)->gdt.base, (sys)->gdt.limit};             \
+		(k)->idt = (struct kvm_dtable){(sys)->idt.base, (sys)->idt.limit};             \
+		(k)->cr0 = (sys)->cr0;                                                         \
+		(k)->cr2 = (sys)->cr2;                                                         \
+		(k)->cr3 = (sys)->cr3;                                                         \
+		(k)->cr4 = (sys)->cr4;                                                         \
+		(k)->cr8 = (sys)->cr8;                                                         \
+		(k)->efer = (sys)->efer;                                                       \
+		(k)->apic_base = (sys)->apic_base;                                             \
 	} while (0)
 
 static int sys_get(struct kvm_vcpu *v, struct x86_system *sys)
@@ -151,22 +169,48 @@ static int sys_set(struct kvm_vcpu *v, const struct x86_system *sys)
 static void gprs_from(struct x86_gprs *g, const struct kvm_regs *k)
 {
 	*g = (struct x86_gprs){
-		.rax = k->rax, .rbx = k->rbx, .rcx = k->rcx, .rdx = k->rdx,
-		.rsi = k->rsi, .rdi = k->rdi, .rsp = k->rsp, .rbp = k->rbp,
-		.r8 = k->r8, .r9 = k->r9, .r10 = k->r10, .r11 = k->r11,
-		.r12 = k->r12, .r13 = k->r13, .r14 = k->r14, .r15 = k->r15,
-		.rip = k->rip, .rflags = k->rflags,
+		.rax = k->rax,
+		.rbx = k->rbx,
+		.rcx = k->rcx,
+		.rdx = k->rdx,
+		.rsi = k->rsi,
+		.rdi = k->rdi,
+		.rsp = k->rsp,
+		.rbp = k->rbp,
+		.r8 = k->r8,
+		.r9 = k->r9,
+		.r10 = k->r10,
+		.r11 = k->r11,
+		.r12 = k->r12,
+		.r13 = k->r13,
+		.r14 = k->r14,
+		.r15 = k->r15,
+		.rip = k->rip,
+		.rflags = k->rflags,
 	};
 }
 
 static int gprs_set(struct kvm_vcpu *v, const struct x86_gprs *g)
 {
 	struct kvm_regs k = {
-		.rax = g->rax, .rbx = g->rbx, .rcx = g->rcx, .rdx = g->rdx,
-		.rsi = g->rsi, .rdi = g->rdi, .rsp = g->rsp, .rbp = g->rbp,
-		.r8 = g->r8, .r9 = g->r9, .r10 = g->r10, .r11 = g->r11,
-		.r12 = g->r12, .r13 = g->r13, .r14 = g->r14, .r15 = g->r15,
-		.rip = g->rip, .rflags = g->rflags,
+		.rax = g->rax,
+		.rbx = g->rbx,
+		.rcx = g->rcx,
+		.rdx = g->rdx,
+		.rsi = g->rsi,
+		.rdi = g->rdi,
+		.rsp = g->rsp,
+		.rbp = g->rbp,
+		.r8 = g->r8,
+		.r9 = g->r9,
+		.r10 = g->r10,
+		.r11 = g->r11,
+		.r12 = g->r12,
+		.r13 = g->r13,
+		.r14 = g->r14,
+		.r15 = g->r15,
+		.rip = g->rip,
+		.rflags = g->rflags,
 	};
 
 	return kvm_ioctl(v->fd, KVM_SET_REGS, &k);
@@ -174,7 +218,7 @@ static int gprs_set(struct kvm_vcpu *v, const struct x86_gprs *g)
 
 static int events_get(struct kvm_vcpu *v, struct x86_events *e)
 {
-	struct kvm_vcpu_events k = { 0 };
+	struct kvm_vcpu_events k = {0};
 	int r = kvm_ioctl(v->fd, KVM_GET_VCPU_EVENTS, &k);
 
 	if (r < 0) {
@@ -209,32 +253,36 @@ static int events_set(struct kvm_vcpu *v, const struct x86_events *e)
 {
 	struct kvm_vcpu_events k = {
 		.flags = e->flags,
-		.exception = {
-			.injected = e->exception_injected,
-			.nr = e->exception_nr,
-			.has_error_code = e->exception_has_error_code,
-			.pending = e->exception_pending,
-			.error_code = e->exception_error_code,
-		},
+		.exception =
+			{
+				.injected = e->exception_injected,
+				.nr = e->exception_nr,
+				.has_error_code = e->exception_has_error_code,
+				.pending = e->exception_pending,
+				.error_code = e->exception_error_code,
+			},
 		.exception_has_payload = e->exception_has_payload,
 		.exception_payload = e->exception_payload,
-		.interrupt = {
-			.injected = e->interrupt_injected,
-			.nr = e->interrupt_nr,
-			.soft = e->interrupt_soft,
-			.shadow = e->interrupt_shadow,
-		},
-		.nmi = {
-			.injected = e->nmi_injected,
-			.pending = e->nmi_pending,
-			.masked = e->nmi_masked,
-		},
-		.smi = {
-			.smm = e->smm,
-			.pending = e->smm_pending,
-			.smm_inside_nmi = e->smm_inside_nmi,
-			.latched_init = e->smm_latched_init,
-		},
+		.interrupt =
+			{
+				.injected = e->interrupt_injected,
+				.nr = e->interrupt_nr,
+				.soft = e->interrupt_soft,
+				.shadow = e->interrupt_shadow,
+			},
+		.nmi =
+			{
+				.injected = e->nmi_injected,
+				.pending = e->nmi_pending,
+				.masked = e->nmi_masked,
+			},
+		.smi =
+			{
+				.smm = e->smm,
+				.pending = e->smm_pending,
+				.smm_inside_nmi = e->smm_inside_nmi,
+				.latched_init = e->smm_latched_init,
+			},
 		.triple_fault.pending = e->triple_fault_pending,
 	};
 
@@ -243,12 +291,16 @@ static int events_set(struct kvm_vcpu *v, const struct x86_events *e)
 
 static int debug_get(struct kvm_vcpu *v, struct x86_debug *d)
 {
-	struct kvm_debugregs k = { 0 };
+	struct kvm_debugregs k = {0};
 	int r = kvm_ioctl(v->fd, KVM_GET_DEBUGREGS, &k);
 
 	*d = (struct x86_debug){
-		.dr0 = k.db[0], .dr1 = k.db[1], .dr2 = k.db[2], .dr3 = k.db[3],
-		.dr6 = k.dr6, .dr7 = k.dr7,
+		.dr0 = k.db[0],
+		.dr1 = k.db[1],
+		.dr2 = k.db[2],
+		.dr3 = k.db[3],
+		.dr6 = k.dr6,
+		.dr7 = k.dr7,
 	};
 	return r;
 }
@@ -256,7 +308,9 @@ static int debug_get(struct kvm_vcpu *v, struct x86_debug *d)
 static int debug_set(struct kvm_vcpu *v, const struct x86_debug *d)
 {
 	struct kvm_debugregs k = {
-		.db = { d->dr0, d->dr1, d->dr2, d->dr3 }, .dr6 = d->dr6, .dr7 = d->dr7,
+		.db = {d->dr0, d->dr1, d->dr2, d->dr3},
+		.dr6 = d->dr6,
+		.dr7 = d->dr7,
 	};
 
 	return kvm_ioctl(v->fd, KVM_SET_DEBUGREGS, &k);
@@ -264,7 +318,7 @@ static int debug_set(struct kvm_vcpu *v, const struct x86_debug *d)
 
 static int xcrs_get(struct kvm_vcpu *v, struct x86_vcpu_state *st)
 {
-	struct kvm_xcrs k = { 0 };
+	struct kvm_xcrs k = {0};
 
 	if (v->vm->xcrs) {
 		int r = kvm_ioctl(v->fd, KVM_GET_XCRS, &k);
@@ -275,14 +329,14 @@ static int xcrs_get(struct kvm_vcpu *v, struct x86_vcpu_state *st)
 	}
 	st->xcr_count = MIN(k.nr_xcrs, KVM_MAX_XCRS);
 	for (uint32_t i = 0; i < st->xcr_count; i++) {
-		st->xcrs[i] = (struct x86_xcr){ k.xcrs[i].xcr, k.xcrs[i].value };
+		st->xcrs[i] = (struct x86_xcr){k.xcrs[i].xcr, k.xcrs[i].value};
 	}
 	return 0;
 }
 
 static int xcrs_set(struct kvm_vcpu *v, const struct x86_vcpu_state *st)
 {
-	struct kvm_xcrs k = { .nr_xcrs = MIN(st->xcr_count, KVM_MAX_XCRS) };
+	struct kvm_xcrs k = {.nr_xcrs = MIN(st->xcr_count, KVM_MAX_XCRS)};
 
 	if (!k.nr_xcrs) {
 		return 0; /* a CPU without XSAVE */
@@ -305,7 +359,7 @@ static int xsave_get(struct kvm_vcpu *v, struct x86_vcpu_state *st)
  * #ioctls(main): KVM_GET_XSAVE2 KVM_GET_LAPIC */
 int x86_vcpu_capture(struct kvm_vcpu *v, struct x86_vcpu_state *st, struct err *err)
 {
-	struct kvm_mp_state mp = { 0 };
+	struct kvm_mp_state mp = {0};
 	struct kvm_regs regs;
 	int r;
 
@@ -353,7 +407,7 @@ int x86_vcpu_capture(struct kvm_vcpu *v, struct x86_vcpu_state *st, struct err *
  * #ioctls(main): KVM_SET_LAPIC */
 int x86_vcpu_apply(struct kvm_vcpu *v, const struct x86_vcpu_state *st, struct err *err)
 {
-	struct kvm_mp_state mp = { .mp_state = st->mp_state };
+	struct kvm_mp_state mp = {.mp_state = st->mp_state};
 	int r;
 
 	r = sys_set(v, &st->sys);
@@ -407,7 +461,8 @@ int x86_vcpu_setup(struct kvm_vcpu *v, struct err *err)
 	int r;
 
 	if (v->vm->xsave_size > X86_XSAVE_MAX) {
-		return err_set(err, ENOTSUP, "KVM keeps %zu bytes of FPU state, NEMU at most %u",
+		return err_set(err, ENOTSUP,
+			       "KVM keeps %zu bytes of FPU state, NEMU at most %u",
 			       v->vm->xsave_size, X86_XSAVE_MAX);
 	}
 	if (mce) {

@@ -19,17 +19,17 @@
 #define MAX_LEAVES 256
 
 /* KVM's x86/cpuid.rst */
-#define KVM_CPUID_LEAF_FEATURES  0x40000001u
+#define KVM_CPUID_LEAF_FEATURES	 0x40000001u
 #define KVM_FEATURE_EXT_DEST_BIT 15
 
 /* leaf 1 */
-#define L1_ECX_X2APIC     (1u << 21)
-#define L1_ECX_OSXSAVE    (1u << 27)
+#define L1_ECX_X2APIC	  (1u << 21)
+#define L1_ECX_OSXSAVE	  (1u << 27)
 #define L1_ECX_HYPERVISOR (1u << 31)
-#define L1_EDX_HTT        (1u << 28)
+#define L1_EDX_HTT	  (1u << 28)
 /* leaf 80000001h ECX */
 #define E1_ECX_CMP_LEGACY (1u << 1)
-#define E1_ECX_TOPOEXT    (1u << 22)
+#define E1_ECX_TOPOEXT	  (1u << 22)
 
 /* Leaf 0xB and 0x1F: level types */
 #define LEVEL_SMT  1
@@ -170,7 +170,8 @@ static int apply_features(struct builder *b, struct err *err)
 		if (m->change[i].on && !has(b, f->name)) {
 			return err_set(err, EINVAL,
 				       "-cpu: KVM does not offer feature '%s' on this host: "
-				       "leave it out", f->name);
+				       "leave it out",
+				       f->name);
 		}
 		if (!m->change[i].on) {
 			clear(b, f);
@@ -197,11 +198,8 @@ static void trim_xsave(struct builder *b)
 		uint64_t mask;
 		const char *feature;
 	} parts[] = {
-		{ 1u << 2, "avx" },
-		{ 3u << 3, "mpx" },
-		{ 7u << 5, "avx512f" },
-		{ 1u << 9, "pku" },
-		{ 3u << 17, "amx-tile" },
+		{1u << 2, "avx"}, {3u << 3, "mpx"},	  {7u << 5, "avx512f"},
+		{1u << 9, "pku"}, {3u << 17, "amx-tile"},
 	};
 	struct kvm_cpuid_entry2 *d = find(b, 0xD, 0), *sub;
 	uint64_t xcr0;
@@ -318,8 +316,8 @@ static int basic_leaves(struct builder *b)
 	int r;
 
 	if (e) {
-		e->ebx = (e->ebx & 0x0000FF00) | (b->apic_id & 0xFF) << 24 |
-			 MIN(ids, 255) << 16;
+		e->ebx =
+			(e->ebx & 0x0000FF00) | (b->apic_id & 0xFF) << 24 | MIN(ids, 255) << 16;
 		e->ecx |= L1_ECX_HYPERVISOR;
 		e->ecx &= ~L1_ECX_OSXSAVE;
 		e->edx &= ~L1_EDX_HTT;
@@ -355,8 +353,8 @@ static int extended_leaves(struct builder *b)
 	}
 	e = find(b, 0x80000008, 0);
 	if (!e) {
-		int r = append(b, (struct kvm_cpuid_entry2){ .function = 0x80000008,
-							      .eax = 48 << 8 });
+		int r = append(
+			b, (struct kvm_cpuid_entry2){.function = 0x80000008, .eax = 48 << 8});
 		if (r < 0) {
 			return r;
 		}
@@ -405,8 +403,8 @@ static void kvm_leaves(struct builder *b)
 	}
 }
 
-int x86_cpuid_build(const struct x86_cpuid_config *cfg, unsigned index,
-		    struct kvm_cpuid2 **out, struct err *err)
+int x86_cpuid_build(const struct x86_cpuid_config *cfg, unsigned index, struct kvm_cpuid2 **out,
+		    struct err *err)
 {
 	struct builder b = {
 		.cfg = cfg,
@@ -417,8 +415,8 @@ int x86_cpuid_build(const struct x86_cpuid_config *cfg, unsigned index,
 	int r;
 
 	if (s->nent > MAX_LEAVES) {
-		return err_set(err, E2BIG, "KVM reports %u CPUID leaves, NEMU takes %d", s->nent,
-			       MAX_LEAVES);
+		return err_set(err, E2BIG, "KVM reports %u CPUID leaves, NEMU takes %d",
+			       s->nent, MAX_LEAVES);
 	}
 	b.c = calloc(1, sizeof(*b.c) + MAX_LEAVES * sizeof(b.c->entries[0]));
 	if (!b.c) {

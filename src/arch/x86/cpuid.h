@@ -15,7 +15,7 @@
 /* --- topology --- */
 struct x86_topology {
 	unsigned sockets;
-	unsigned cores;   /* per socket */
+	unsigned cores;	  /* per socket */
 	unsigned threads; /* per core */
 };
 #define X86_MAX_VCPUS 1024
@@ -63,8 +63,8 @@ struct x86_cpuid_config {
 };
 /* The leaves of the index-th vCPU. *out is malloc'ed, the caller frees it. -EINVAL with a
  * sentence (a feature that this host does not have), -ENOMEM. */
-int x86_cpuid_build(const struct x86_cpuid_config *cfg, unsigned index,
-		    struct kvm_cpuid2 **out, struct err *err);
+int x86_cpuid_build(const struct x86_cpuid_config *cfg, unsigned index, struct kvm_cpuid2 **out,
+		    struct err *err);
 
 /* NULL if there is no such leaf. */
 const struct kvm_cpuid_entry2 *x86_cpuid_find(const struct kvm_cpuid2 *c, uint32_t function,

@@ -13,12 +13,20 @@
 #include "base/opts.h"
 #include "base/util.h"
 
-#define F(n, leaf_, sub, reg_, bit_) \
-	{ .name = n, .leaf = leaf_, .subleaf = sub, .reg = reg_, .bit = bit_ }
-#define N(n, leaf_, sub, reg_, bit_, needs_) \
-	{ .name = n, .leaf = leaf_, .subleaf = sub, .reg = reg_, .bit = bit_, .needs = needs_ }
-#define R(n, leaf_, sub, reg_, bit_, why) \
-	{ .name = n, .leaf = leaf_, .subleaf = sub, .reg = reg_, .bit = bit_, .refused = why }
+#define F(n, leaf_, sub, reg_, bit_)                                                           \
+	{                                                                                      \
+		.name = n, .leaf = leaf_, .subleaf = sub, .reg = reg_, .bit = bit_             \
+	}
+#define N(n, leaf_, sub, reg_, bit_, needs_)                                                   \
+	{                                                                                      \
+		.name = n, .leaf = leaf_, .subleaf = sub, .reg = reg_, .bit = bit_,            \
+		.needs = needs_                                                                \
+	}
+#define R(n, leaf_, sub, reg_, bit_, why)                                                      \
+	{                                                                                      \
+		.name = n, .leaf = leaf_, .subleaf = sub, .reg = reg_, .bit = bit_,            \
+		.refused = why                                                                 \
+	}
 
 static const char nested[] = "nested virtualisation is not supported";
 static const char untraced[] = "its state cannot be saved";
@@ -226,12 +234,14 @@ static int model_change(struct x86_cpu_model *m, const char *name, bool on, stru
 	int f = x86_feature_find(name);
 
 	if (f < 0) {
-		return err_set(err, EINVAL, "-cpu: no CPU feature '%s': see the manual for names",
-			       name);
+		return err_set(err, EINVAL,
+			       "-cpu: no CPU feature '%s': see the manual for names", name);
 	}
 	if (on && x86_features[f].refused) {
-		return err_set(err, EINVAL, "-cpu: feature '%s' is not available, %s: leave it "
-					    "out", name, x86_features[f].refused);
+		return err_set(err, EINVAL,
+			       "-cpu: feature '%s' is not available, %s: leave it "
+			       "out",
+			       name, x86_features[f].refused);
 	}
 	if (m->changes == X86_MAX_FEATURE_CHANGES) {
 		return err_set(err, EINVAL, "-cpu: more than %d features",
@@ -252,8 +262,10 @@ static int model_opt(struct x86_cpu_model *m, const struct opt *o, struct err *e
 	}
 	if (!strcmp(o->key, "phys-bits")) {
 		if (parse_u64(o->value, &bits) < 0 || bits < 32 || bits > 52) {
-			return err_set(err, EINVAL, "-cpu: phys-bits=%s is not a number from 32 "
-						    "to 52", o->value);
+			return err_set(err, EINVAL,
+				       "-cpu: phys-bits=%s is not a number from 32 "
+				       "to 52",
+				       o->value);
 		}
 		m->phys_bits = bits;
 		return 0;
@@ -274,7 +286,7 @@ int x86_cpu_model_parse(struct x86_cpu_model *m, const char *text, struct err *e
 	struct opts o;
 	int r;
 
-	*m = (struct x86_cpu_model){ 0 };
+	*m = (struct x86_cpu_model){0};
 	r = opts_parse(&o, "-cpu", text, "model", err);
 	if (r < 0) {
 		return r;
@@ -287,8 +299,9 @@ int x86_cpu_model_parse(struct x86_cpu_model *m, const char *text, struct err *e
 		r = model_opt(m, &o.opt[i], err);
 	}
 	if (r == 0 && m->phys_bits && m->host_phys_bits) {
-		r = err_set(err, EINVAL, "-cpu: phys-bits= and host-phys-bits=on contradict each "
-					 "other: give one");
+		r = err_set(err, EINVAL,
+			    "-cpu: phys-bits= and host-phys-bits=on contradict each "
+			    "other: give one");
 	}
 	opts_fini(&o);
 	return r;

@@ -26,21 +26,22 @@
 #define LOW_PARAMS  0x8000
 #define LOW_CMDLINE 0x20000
 /* The command line may reach up to here. */
-#define LOW_END     0x9F000
+#define LOW_END 0x9F000
 
 /* boot.rst, "Details of header fields": where they are in the file */
-#define HDR_JUMP_LEN 0x201 /* the header ends this many bytes after 0x202 */
-#define HDR_MAGIC    0x202
-#define HDR_END      0x264 /* up to init_size, the last field that we need */
-#define HDR_BOOT     0xAA55
-#define HDR_HDRS     0x53726448
-#define HDR_VERSION  0x020C /* the first with xloadflags */
-#define SECTOR       512
+#define HDR_JUMP_LEN	 0x201 /* the header ends this many bytes after 0x202 */
+#define HDR_MAGIC	 0x202
+#define HDR_END		 0x264 /* up to init_size, the last field that we need */
+#define HDR_BOOT	 0xAA55
+#define HDR_HDRS	 0x53726448
+#define HDR_VERSION	 0x020C /* the first with xloadflags */
+#define SECTOR		 512
 #define LOADER_UNDEFINED 0xFF
-#define VIDEO_NORMAL 0xFFFF
-#define ENTRY_64     0x200 /* startup_64, from where the kernel lies */
+#define VIDEO_NORMAL	 0xFFFF
+#define ENTRY_64	 0x200 /* startup_64, from where the kernel lies */
 
-_Static_assert(offsetof(struct boot_params, hdr) == 0x1F1, "the header is where the file has it");
+_Static_assert(offsetof(struct boot_params, hdr) == 0x1F1,
+	       "the header is where the file has it");
 _Static_assert(sizeof(struct boot_params) == 4096, "the zero page is a page");
 _Static_assert(X86_MAX_E820 <= E820_MAX_ENTRIES_ZEROPAGE, "boot_params takes all entries");
 
@@ -53,7 +54,8 @@ int x86_linux_check(const void *head, size_t head_len, uint64_t file_size, const
 	if (head_len < HDR_END) {
 		return err_set(err, EINVAL,
 			       "-kernel %s: too short (%ju bytes) for a Linux kernel: give a "
-			       "bzImage", name, (uintmax_t)file_size);
+			       "bzImage",
+			       name, (uintmax_t)file_size);
 	}
 	memcpy(&h, (const char *)head + offsetof(struct boot_params, hdr),
 	       MIN(sizeof(h), head_len - offsetof(struct boot_params, hdr)));
@@ -65,7 +67,8 @@ int x86_linux_check(const void *head, size_t head_len, uint64_t file_size, const
 	if (h.version < HDR_VERSION || end < HDR_END) {
 		return err_set(err, EINVAL,
 			       "-kernel %s: boot protocol %u.%02u is too old: use Linux 3.8 or "
-			       "newer", name, h.version >> 8, h.version & 0xFF);
+			       "newer",
+			       name, h.version >> 8, h.version & 0xFF);
 	}
 	if (!(h.xloadflags & XLF_KERNEL_64) || !(h.loadflags & LOADED_HIGH)) {
 		return err_set(err, EINVAL,
@@ -83,19 +86,20 @@ int x86_linux_check(const void *head, size_t head_len, uint64_t file_size, const
 	};
 	if (file_size <= k->setup_size ||
 	    align_up(file_size - k->setup_size, 16) < (uint64_t)h.syssize * 16) {
-		return err_set(err, EINVAL,
-			       "-kernel %s: truncated, %ju bytes of at least %ju: copy it again",
-			       name, (uintmax_t)file_size,
-			       (uintmax_t)(k->setup_size + MAX((uint64_t)h.syssize * 16, 1)));
+		return err_set(
+			err, EINVAL,
+			"-kernel %s: truncated, %ju bytes of at least %ju: copy it again", name,
+			(uintmax_t)file_size,
+			(uintmax_t)(k->setup_size + MAX((uint64_t)h.syssize * 16, 1)));
 	}
 	k->payload_size = file_size - k->setup_size;
-	if (k->payload_size > UINT32_MAX || !is_pow2(k->alignment) ||
-	    k->alignment < 4096 || k->alignment > GiB || k->pref_address >= 4 * GiB ||
-	    !k->init_size) {
-		return err_set(err, EINVAL,
-			       "-kernel %s: its header says it lies at %#jx, aligned to %#x, and "
-			       "needs %u bytes, which cannot be: copy it again",
-			       name, (uintmax_t)k->pref_address, k->alignment, k->init_size);
+	if (k->payload_size > UINT32_MAX || !is_pow2(k->alignment) || k->alignment < 4096 ||
+	    k->alignment > GiB || k->pref_address >= 4 * GiB || !k->init_size) {
+		return err_set(
+			err, EINVAL,
+			"-kernel %s: its header says it lies at %#jx, aligned to %#x, and "
+			"needs %u bytes, which cannot be: copy it again",
+			name, (uintmax_t)k->pref_address, k->alignment, k->init_size);
 	}
 	return 0;
 }
@@ -128,7 +132,8 @@ static int place_kernel(const struct x86_linux_config *cfg, const struct x86_lin
 			return 0;
 		}
 	}
-	return err_set(err, ENOMEM, "-kernel %s: needs %ju MiB of guest memory: use a larger -m",
+	return err_set(err, ENOMEM,
+		       "-kernel %s: needs %ju MiB of guest memory: use a larger -m",
 		       cfg->kernel_name, (uintmax_t)((need + MiB - 1) / MiB));
 }
 
@@ -182,8 +187,8 @@ static int file_size(int fd, const char *option, const char *name, uint64_t *siz
 		return err_set(err, errno, "%s %s: %s", option, name, strerror(errno));
 	}
 	if (!S_ISREG(st.st_mode) || st.st_size <= 0) {
-		return err_set(err, EINVAL, "%s %s: %s: give a file with contents", option, name,
-			       S_ISREG(st.st_mode) ? "empty" : "not a regular file");
+		return err_set(err, EINVAL, "%s %s: %s: give a file with contents", option,
+			       name, S_ISREG(st.st_mode) ? "empty" : "not a regular file");
 	}
 	*size = st.st_size;
 	return 0;
@@ -201,8 +206,8 @@ static int file_to_guest(struct mem *m, int fd, uint64_t off, gpa_t gpa, uint64_
 
 		if (n < 0) {
 			return err_set(err, EFAULT,
-				       "%s %s: no guest memory at %#jx: use a larger -m", option,
-				       name, (uintmax_t)gpa);
+				       "%s %s: no guest memory at %#jx: use a larger -m",
+				       option, name, (uintmax_t)gpa);
 		}
 		got = preadv(fd, iov, n, off);
 		if (got < 0 && errno == EINTR) {
@@ -212,8 +217,10 @@ static int file_to_guest(struct mem *m, int fd, uint64_t off, gpa_t gpa, uint64_
 			return err_set(err, errno, "%s %s: %s", option, name, strerror(errno));
 		}
 		if (got == 0) {
-			return err_set(err, EIO, "%s %s: became shorter while it was read: "
-						 "copy it again", option, name);
+			return err_set(err, EIO,
+				       "%s %s: became shorter while it was read: "
+				       "copy it again",
+				       option, name);
 		}
 		mem_dirty(m, gpa, got);
 		off += got;
@@ -256,7 +263,7 @@ static int write_params(struct mem *m, const struct x86_linux_config *cfg,
 static int read_header(const struct x86_linux_config *cfg, struct x86_linux_kernel *k,
 		       struct boot_params *bp, struct err *err)
 {
-	uint8_t head[X86_LINUX_HEADER_SIZE] = { 0 };
+	uint8_t head[X86_LINUX_HEADER_SIZE] = {0};
 	uint64_t size;
 	ssize_t got;
 	int r;
@@ -275,8 +282,8 @@ static int read_header(const struct x86_linux_config *cfg, struct x86_linux_kern
 	}
 	memset(bp, 0, sizeof(*bp));
 	memcpy(&bp->hdr, head + offsetof(struct boot_params, hdr),
-	       MIN(sizeof(bp->hdr), HDR_MAGIC + (size_t)head[HDR_JUMP_LEN] -
-					    offsetof(struct boot_params, hdr)));
+	       MIN(sizeof(bp->hdr),
+		   HDR_MAGIC + (size_t)head[HDR_JUMP_LEN] - offsetof(struct boot_params, hdr)));
 	return 0;
 }
 
@@ -290,7 +297,8 @@ int x86_linux_load(struct mem *m, const struct x86_linux_config *cfg,
 	int r;
 
 	if (cfg->e820_count > X86_MAX_E820) {
-		return err_set(err, EINVAL, "more than %d pieces of guest memory", X86_MAX_E820);
+		return err_set(err, EINVAL, "more than %d pieces of guest memory",
+			       X86_MAX_E820);
 	}
 	r = read_header(cfg, &k, &bp, err);
 	if (r < 0) {

@@ -16,13 +16,13 @@
 
 /* What the header of a kernel says, checked. */
 struct x86_linux_kernel {
-	uint16_t version;         /* boot protocol */
-	uint32_t setup_size;      /* bytes of boot sector and setup code; the kernel follows */
-	uint64_t payload_size;    /* bytes of the kernel behind it */
-	uint64_t pref_address;    /* where it wants to lie */
-	uint32_t alignment;       /* a power of two */
-	uint32_t init_size;       /* memory it needs from where it lies */
-	uint32_t cmdline_max;     /* without the terminating zero */
+	uint16_t version;	  /* boot protocol */
+	uint32_t setup_size;	  /* bytes of boot sector and setup code; the kernel follows */
+	uint64_t payload_size;	  /* bytes of the kernel behind it */
+	uint64_t pref_address;	  /* where it wants to lie */
+	uint32_t alignment;	  /* a power of two */
+	uint32_t init_size;	  /* memory it needs from where it lies */
+	uint32_t cmdline_max;	  /* without the terminating zero */
 	uint32_t initrd_addr_max; /* the last byte may lie here */
 	bool relocatable;
 };
@@ -45,15 +45,15 @@ struct x86_e820 {
 
 struct x86_linux_config {
 	const char *kernel_name, *initrd_name; /* for messages; initrd_name NULL: none */
-	int kernel_fd, initrd_fd;              /* regular files, read with pread */
-	const char *cmdline;                   /* NULL: empty */
-	const struct x86_e820 *e820;           /* in address order, not overlapping */
+	int kernel_fd, initrd_fd;	       /* regular files, read with pread */
+	const char *cmdline;		       /* NULL: empty */
+	const struct x86_e820 *e820;	       /* in address order, not overlapping */
 	unsigned e820_count;
 	uint64_t rsdp; /* 0: the kernel scans 0xE0000-0xFFFFF */
 };
 struct x86_linux_entry {
 	uint64_t entry, boot_params; /* for x86_regs_long_mode() */
-	gpa_t tables;                /* written already */
+	gpa_t tables;		     /* written already */
 };
 /* Loads kernel, initrd, command line, boot_params and tables. Uses [0x1000, 0x9F000) of low
  * RAM for the small things. 0 or -errno with a sentence naming the file. */

@@ -48,11 +48,12 @@ int x86_phys_bits_choose(const struct kvm_cpuid2 *supported, const struct x86_cp
 	if (m->phys_bits || m->host_phys_bits) {
 		*bits = m->phys_bits ? m->phys_bits : host;
 		if (!fits(*bits, need)) {
-			return err_set(err, EINVAL,
-				       "-cpu: %u address bits do not hold memory up to %#jx and "
-				       "the window for devices above it: use more phys-bits or "
-				       "less memory",
-				       *bits, (uintmax_t)need->ram_end);
+			return err_set(
+				err, EINVAL,
+				"-cpu: %u address bits do not hold memory up to %#jx and "
+				"the window for devices above it: use more phys-bits or "
+				"less memory",
+				*bits, (uintmax_t)need->ram_end);
 		}
 		return 0;
 	}
@@ -63,10 +64,11 @@ int x86_phys_bits_choose(const struct kvm_cpuid2 *supported, const struct x86_cp
 	}
 	*bits = host; /* a narrow host: its own, and OVMF makes do */
 	if (!fits(host, need)) {
-		return err_set(err, EINVAL,
-			       "-m: this host's %u address bits do not hold memory up to %#jx and "
-			       "the window for devices above it: use less memory",
-			       host, (uintmax_t)need->ram_end);
+		return err_set(
+			err, EINVAL,
+			"-m: this host's %u address bits do not hold memory up to %#jx and "
+			"the window for devices above it: use less memory",
+			host, (uintmax_t)need->ram_end);
 	}
 	return 0;
 }

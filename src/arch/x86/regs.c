@@ -40,7 +40,7 @@ void x86_regs_reset(struct kvm_regs *regs, struct kvm_sregs *sregs, bool boot_cp
 {
 	struct kvm_segment data = real_segment(0, 0, SEG_TYPE_DATA_RW_A, true);
 
-	*regs = (struct kvm_regs){ .rip = 0xFFF0, .rflags = 2, .rdx = signature };
+	*regs = (struct kvm_regs){.rip = 0xFFF0, .rflags = 2, .rdx = signature};
 	*sregs = (struct kvm_sregs){
 		.cs = real_segment(0xF000, 0xFFFF0000, SEG_TYPE_CODE_RX_A, true),
 		.ds = data,
@@ -50,8 +50,8 @@ void x86_regs_reset(struct kvm_regs *regs, struct kvm_sregs *sregs, bool boot_cp
 		.ss = data,
 		.tr = real_segment(0, 0, SEG_TYPE_TSS_BUSY, false),
 		.ldt = real_segment(0, 0, SEG_TYPE_LDT, false),
-		.gdt = { .limit = 0xFFFF },
-		.idt = { .limit = 0xFFFF },
+		.gdt = {.limit = 0xFFFF},
+		.idt = {.limit = 0xFFFF},
 		.cr0 = CR0_CD | CR0_NW | CR0_ET,
 		.apic_base = APIC_DEFAULT_BASE | APIC_BASE_EN | (boot_cpu ? APIC_BASE_BSP : 0),
 	};
@@ -61,20 +61,30 @@ void x86_regs_long_mode(struct kvm_regs *regs, struct kvm_sregs *sregs, gpa_t ta
 			uint64_t entry, uint64_t boot_params)
 {
 	struct kvm_segment code = {
-		.limit = 0xFFFFFFFF, .selector = BOOT_CS, .type = SEG_TYPE_CODE_RX_A,
-		.present = 1, .s = 1, .l = 1, .g = 1,
+		.limit = 0xFFFFFFFF,
+		.selector = BOOT_CS,
+		.type = SEG_TYPE_CODE_RX_A,
+		.present = 1,
+		.s = 1,
+		.l = 1,
+		.g = 1,
 	};
 	struct kvm_segment data = {
-		.limit = 0xFFFFFFFF, .selector = BOOT_DS, .type = SEG_TYPE_DATA_RW_A,
-		.present = 1, .s = 1, .db = 1, .g = 1,
+		.limit = 0xFFFFFFFF,
+		.selector = BOOT_DS,
+		.type = SEG_TYPE_DATA_RW_A,
+		.present = 1,
+		.s = 1,
+		.db = 1,
+		.g = 1,
 	};
 
 	x86_regs_reset(regs, sregs, true, 0);
-	*regs = (struct kvm_regs){ .rip = entry, .rsi = boot_params, .rflags = 2 };
+	*regs = (struct kvm_regs){.rip = entry, .rsi = boot_params, .rflags = 2};
 	sregs->cs = code;
 	sregs->ds = sregs->es = sregs->fs = sregs->gs = sregs->ss = data;
-	sregs->gdt = (struct kvm_dtable){ .base = tables + TABLE_GDT, .limit = 4 * 8 - 1 };
-	sregs->idt = (struct kvm_dtable){ 0 };
+	sregs->gdt = (struct kvm_dtable){.base = tables + TABLE_GDT, .limit = 4 * 8 - 1};
+	sregs->idt = (struct kvm_dtable){0};
 	sregs->cr0 = CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE;
 	sregs->cr3 = tables + TABLE_PML4;
 	sregs->cr4 = CR4_PAE;
@@ -87,7 +97,8 @@ int x86_boot_tables_write(struct mem *m, gpa_t at, struct err *err)
 	int r;
 
 	memset(page, 0, sizeof(page));
-	page[BOOT_CS / 8] = le64_of(UINT64_C(0x00AF9B000000FFFF)); /* 64-bit, execute and read */
+	page[BOOT_CS / 8] =
+		le64_of(UINT64_C(0x00AF9B000000FFFF)); /* 64-bit, execute and read */
 	page[BOOT_DS / 8] = le64_of(UINT64_C(0x00CF93000000FFFF)); /* flat, read and write */
 	r = mem_write(m, at + TABLE_GDT, page, sizeof(page));
 
@@ -109,8 +120,10 @@ int x86_boot_tables_write(struct mem *m, gpa_t at, struct err *err)
 		r = r ? r : mem_write(m, at + TABLE_PD + i * PAGE, page, sizeof(page));
 	}
 	if (r < 0) {
-		return err_set(err, -r, "no guest memory at %#jx for the boot page tables: use "
-					"a larger -m", (uintmax_t)at);
+		return err_set(err, -r,
+			       "no guest memory at %#jx for the boot page tables: use "
+			       "a larger -m",
+			       (uintmax_t)at);
 	}
 	return 0;
 }

@@ -14,10 +14,10 @@ static struct kvm_cpuid2 *build(const struct kvm_cpuid2 *s, const char *cpu,
 				struct x86_topology topo, unsigned index)
 {
 	struct x86_cpu_model m;
-	struct x86_cpuid_config cfg = { .supported = s, .model = &m, .topo = topo,
-					.phys_bits = 40 };
+	struct x86_cpuid_config cfg = {
+		.supported = s, .model = &m, .topo = topo, .phys_bits = 40};
 	struct kvm_cpuid2 *c = NULL;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (x86_cpu_model_parse(&m, cpu, &err) || x86_cpuid_build(&cfg, index, &c, &err)) {
 		fail_msg("%s: %s", cpu, err.msg);
@@ -36,10 +36,10 @@ static const struct kvm_cpuid_entry2 *leaf(const struct kvm_cpuid2 *c, uint32_t 
 static void refuse(const struct kvm_cpuid2 *s, const char *cpu, const char *part)
 {
 	struct x86_cpu_model m;
-	struct x86_cpuid_config cfg = { .supported = s, .model = &m, .topo = { 1, 1, 1 },
-					.phys_bits = 40 };
+	struct x86_cpuid_config cfg = {
+		.supported = s, .model = &m, .topo = {1, 1, 1}, .phys_bits = 40};
 	struct kvm_cpuid2 *c = NULL;
-	struct err err = { 0 };
+	struct err err = {0};
 	int r = x86_cpu_model_parse(&m, cpu, &err);
 
 	if (r == 0 && s) {
@@ -54,8 +54,8 @@ static void refuse(const struct kvm_cpuid2 *s, const char *cpu, const char *part
 
 static void test_apic_ids(void **state)
 {
-	struct x86_topology flat = { 1, 4, 1 }, odd = { 2, 3, 2 }, many = { 300, 1, 1 };
-	const uint32_t ids[12] = { 0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13 };
+	struct x86_topology flat = {1, 4, 1}, odd = {2, 3, 2}, many = {300, 1, 1};
+	const uint32_t ids[12] = {0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13};
 
 	for (unsigned i = 0; i < 4; i++) {
 		assert_int_equal(x86_apic_id(&flat, i), i);
@@ -70,19 +70,19 @@ static void test_apic_ids(void **state)
 static void test_amd_topology(void **state)
 {
 	struct kvm_cpuid2 *s = fixture_amd();
-	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){ 2, 3, 2 }, 9); /* id 11 */
+	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){2, 3, 2}, 9); /* id 11 */
 	const struct kvm_cpuid_entry2 *e;
 
 	e = leaf(c, 1, 0);
 	assert_int_equal(e->eax, 0xA10F11);
 	assert_int_equal(e->ebx, 11u << 24 | 8 << 16 | 0x0800);
-	assert_true(e->ecx & 1u << 31);  /* hypervisor */
+	assert_true(e->ecx & 1u << 31);	 /* hypervisor */
 	assert_false(e->ecx & 1u << 27); /* OSXSAVE is the guest's to set */
-	assert_false(e->ecx & 1u << 5);  /* VMX */
-	assert_true(e->ecx & 1u << 24);  /* TSC deadline */
-	assert_true(e->ecx & 1u << 21);  /* x2APIC */
-	assert_true(e->edx & 1u << 28);  /* HTT */
-	assert_true(e->edx & 1u << 12);  /* MTRR */
+	assert_false(e->ecx & 1u << 5);	 /* VMX */
+	assert_true(e->ecx & 1u << 24);	 /* TSC deadline */
+	assert_true(e->ecx & 1u << 21);	 /* x2APIC */
+	assert_true(e->edx & 1u << 28);	 /* HTT */
+	assert_true(e->edx & 1u << 12);	 /* MTRR */
 
 	e = leaf(c, 0xB, 0);
 	assert_int_equal(e->eax, 1);
@@ -100,12 +100,12 @@ static void test_amd_topology(void **state)
 	assert_null(x86_cpuid_find(c, 0x1F, 0)); /* the highest leaf is 0xD */
 
 	e = leaf(c, 0x80000008, 0);
-	assert_int_equal(e->eax, 0x00003028);         /* 40 bits, no smaller limit */
+	assert_int_equal(e->eax, 0x00003028); /* 40 bits, no smaller limit */
 	assert_int_equal(e->ecx, 0x00010000 | 3 << 12 | 5);
 	e = leaf(c, 0x8000001E, 0);
 	assert_int_equal(e->eax, 11);
 	assert_int_equal(e->ebx, 0x0101); /* core 1, two threads */
-	assert_int_equal(e->ecx, 1);      /* node: the socket */
+	assert_int_equal(e->ecx, 1);	  /* node: the socket */
 	assert_int_equal(leaf(c, 0x8000001D, 0)->eax, 0x121 | 1 << 14);
 	assert_int_equal(leaf(c, 0x8000001D, 3)->eax, 0x163 | 7 << 14);
 
@@ -115,7 +115,7 @@ static void test_amd_topology(void **state)
 	assert_int_equal(leaf(c, 0x40000001, 0)->eax, 0x01007EFB);
 	free(c);
 
-	c = build(s, "host", (struct x86_topology){ 1, 1, 1 }, 0);
+	c = build(s, "host", (struct x86_topology){1, 1, 1}, 0);
 	assert_int_equal(leaf(c, 1, 0)->ebx, 0x00010800);
 	assert_false(leaf(c, 1, 0)->edx & 1u << 28);
 	assert_int_equal(leaf(c, 0x80000001, 0)->ecx & 6, 0);
@@ -127,7 +127,7 @@ static void test_amd_topology(void **state)
 static void test_intel_topology(void **state)
 {
 	struct kvm_cpuid2 *s = fixture_intel();
-	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){ 1, 4, 2 }, 5);
+	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){1, 4, 2}, 5);
 
 	assert_int_equal(leaf(c, 4, 0)->eax, 3u << 26 | 1 << 14 | 0x121);
 	assert_int_equal(leaf(c, 4, 2)->eax, 3u << 26 | 1 << 14 | 0x143);
@@ -153,7 +153,7 @@ static void test_intel_topology(void **state)
 static void test_features(void **state)
 {
 	struct kvm_cpuid2 *s = fixture_intel();
-	struct x86_topology one = { 1, 1, 1 };
+	struct x86_topology one = {1, 1, 1};
 	struct kvm_cpuid2 *c = build(s, "host", one, 0);
 
 	assert_int_equal(leaf(c, 0xD, 0)->eax, 0x602E7);
@@ -202,7 +202,7 @@ static void test_features(void **state)
 static void test_many_cpus(void **state)
 {
 	struct kvm_cpuid2 *s = fixture_amd();
-	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){ 300, 1, 1 }, 299);
+	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){300, 1, 1}, 299);
 
 	assert_int_equal(leaf(c, 0xB, 0)->edx, 299);
 	assert_int_equal(leaf(c, 1, 0)->ebx >> 24, 299 & 0xFF);
@@ -215,13 +215,13 @@ static void test_old_host(void **state)
 {
 	/* nothing but what every 64-bit CPU has: leaves are added, none is needed */
 	static const struct kvm_cpuid_entry2 old[] = {
-		{ .function = 0, .eax = 1, .ebx = 0x756E6547 },
-		{ .function = 1, .eax = 0x6FB, .edx = 0x078BFBFF },
-		{ .function = 0x80000000, .eax = 0x80000001 },
-		{ .function = 0x80000001, .edx = 0x20100800 },
+		{.function = 0, .eax = 1, .ebx = 0x756E6547},
+		{.function = 1, .eax = 0x6FB, .edx = 0x078BFBFF},
+		{.function = 0x80000000, .eax = 0x80000001},
+		{.function = 0x80000001, .edx = 0x20100800},
 	};
 	struct kvm_cpuid2 *s = fixture(old, 4);
-	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){ 1, 2, 1 }, 1);
+	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){1, 2, 1}, 1);
 
 	assert_int_equal(leaf(c, 0, 0)->eax, 0xB);
 	assert_int_equal(leaf(c, 0xB, 0)->edx, 1);
@@ -235,9 +235,9 @@ static void test_old_host(void **state)
 static void test_too_many_leaves(void **state)
 {
 	struct kvm_cpuid2 *s = calloc(1, sizeof(*s) + 300 * sizeof(s->entries[0]));
-	struct x86_cpu_model m = { 0 };
-	struct x86_cpuid_config cfg = { .supported = s, .model = &m, .topo = { 1, 1, 1 },
-					.phys_bits = 40 };
+	struct x86_cpu_model m = {0};
+	struct x86_cpuid_config cfg = {
+		.supported = s, .model = &m, .topo = {1, 1, 1}, .phys_bits = 40};
 	struct kvm_cpuid2 *c;
 	struct err err;
 
@@ -254,9 +254,9 @@ static void test_too_many_leaves(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_apic_ids),     cmocka_unit_test(test_amd_topology),
-		cmocka_unit_test(test_intel_topology), cmocka_unit_test(test_features),
-		cmocka_unit_test(test_many_cpus),    cmocka_unit_test(test_old_host),
+		cmocka_unit_test(test_apic_ids),	cmocka_unit_test(test_amd_topology),
+		cmocka_unit_test(test_intel_topology),	cmocka_unit_test(test_features),
+		cmocka_unit_test(test_many_cpus),	cmocka_unit_test(test_old_host),
 		cmocka_unit_test(test_too_many_leaves),
 	};
 

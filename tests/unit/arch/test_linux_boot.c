@@ -16,9 +16,9 @@
 #include "base/util.h"
 
 #define SETUP_SECTS 3
-#define SETUP_SIZE ((SETUP_SECTS + 1) * 512)
-#define PAYLOAD    5000
-#define FILE_SIZE  (SETUP_SIZE + PAYLOAD)
+#define SETUP_SIZE  ((SETUP_SECTS + 1) * 512)
+#define PAYLOAD	    5000
+#define FILE_SIZE   (SETUP_SIZE + PAYLOAD)
 
 static void put(uint8_t *f, unsigned at, uint64_t v, unsigned n)
 {
@@ -35,7 +35,7 @@ static void good(uint8_t *f)
 	put(f, 0x200, 0x6AEB, 2); /* jump: the header ends at 0x26C */
 	put(f, 0x202, 0x53726448, 4);
 	put(f, 0x206, 0x20F, 2);
-	put(f, 0x211, 1, 1); /* loaded high */
+	put(f, 0x211, 1, 1);	      /* loaded high */
 	put(f, 0x22C, 0x7FFFFFFF, 4); /* initrd_addr_max */
 	put(f, 0x230, 0x200000, 4);
 	put(f, 0x234, 1, 1); /* relocatable */
@@ -93,27 +93,27 @@ static void test_bad_headers(void **state)
 		uint64_t v;
 		const char *says;
 	} bad[] = {
-		{ 0x1FE, 2, 0xAA54, "not a Linux kernel" },
-		{ 0x202, 4, 0x53726449, "not a Linux kernel" },
-		{ 0x206, 2, 0x20B, "2.11" },
-		{ 0x201, 1, 0x61, "too old" }, /* the header ends before init_size */
-		{ 0x211, 1, 0, "64-bit" },
-		{ 0x236, 2, 0, "64-bit" },
-		{ 0x1F1, 1, 255, "truncated" },
-		{ 0x1F4, 4, PAYLOAD / 16 + 2, "truncated" },
-		{ 0x1F4, 4, 0xFFFFFFFF, "truncated" },
-		{ 0x230, 4, 0, "cannot be" },
-		{ 0x230, 4, 0x300000, "cannot be" },
-		{ 0x230, 4, 0x80000000, "cannot be" },
-		{ 0x258, 8, UINT64_MAX, "cannot be" },
-		{ 0x258, 8, UINT64_C(1) << 32, "cannot be" },
-		{ 0x260, 4, 0, "cannot be" },
+		{0x1FE, 2, 0xAA54, "not a Linux kernel"},
+		{0x202, 4, 0x53726449, "not a Linux kernel"},
+		{0x206, 2, 0x20B, "2.11"},
+		{0x201, 1, 0x61, "too old"}, /* the header ends before init_size */
+		{0x211, 1, 0, "64-bit"},
+		{0x236, 2, 0, "64-bit"},
+		{0x1F1, 1, 255, "truncated"},
+		{0x1F4, 4, PAYLOAD / 16 + 2, "truncated"},
+		{0x1F4, 4, 0xFFFFFFFF, "truncated"},
+		{0x230, 4, 0, "cannot be"},
+		{0x230, 4, 0x300000, "cannot be"},
+		{0x230, 4, 0x80000000, "cannot be"},
+		{0x258, 8, UINT64_MAX, "cannot be"},
+		{0x258, 8, UINT64_C(1) << 32, "cannot be"},
+		{0x260, 4, 0, "cannot be"},
 	};
 	struct x86_linux_kernel k;
 	uint8_t f[FILE_SIZE];
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		struct err err = { 0 };
+		struct err err = {0};
 
 		good(f);
 		put(f, bad[i].at, bad[i].v, bad[i].n);
@@ -171,15 +171,19 @@ static void guest_init(struct guest *g, uint64_t low, int kernel)
 
 	assert_int_equal(mem_new(&g->mem), 0);
 	assert_int_equal(mem_region_add(g->mem, "low", 0, low, MEM_RAM, 0, &r, NULL), 0);
-	assert_int_equal(mem_region_add(g->mem, "high", 4 * GiB, 16 * MiB, MEM_RAM, 0, &r, NULL),
-			 0);
-	g->e820[0] = (struct x86_e820){ 0, 0xA0000, X86_E820_RAM };
-	g->e820[1] = (struct x86_e820){ MiB, low - MiB, X86_E820_RAM };
-	g->e820[2] = (struct x86_e820){ 0xB0000000, 256 * MiB, X86_E820_RESERVED };
-	g->e820[3] = (struct x86_e820){ 4 * GiB, 16 * MiB, X86_E820_RAM };
+	assert_int_equal(
+		mem_region_add(g->mem, "high", 4 * GiB, 16 * MiB, MEM_RAM, 0, &r, NULL), 0);
+	g->e820[0] = (struct x86_e820){0, 0xA0000, X86_E820_RAM};
+	g->e820[1] = (struct x86_e820){MiB, low - MiB, X86_E820_RAM};
+	g->e820[2] = (struct x86_e820){0xB0000000, 256 * MiB, X86_E820_RESERVED};
+	g->e820[3] = (struct x86_e820){4 * GiB, 16 * MiB, X86_E820_RAM};
 	g->cfg = (struct x86_linux_config){
-		.kernel_name = "vmlinuz", .kernel_fd = kernel, .initrd_fd = -1,
-		.cmdline = "console=ttyS0 quiet", .e820 = g->e820, .e820_count = 4,
+		.kernel_name = "vmlinuz",
+		.kernel_fd = kernel,
+		.initrd_fd = -1,
+		.cmdline = "console=ttyS0 quiet",
+		.e820 = g->e820,
+		.e820_count = 4,
 		.rsdp = 0xE0000,
 	};
 }
@@ -249,9 +253,9 @@ static void test_load(void **state)
 
 static void test_placement(void **state)
 {
-	uint8_t f[FILE_SIZE], initrd[4096] = { 1 };
+	uint8_t f[FILE_SIZE], initrd[4096] = {1};
 	struct x86_linux_entry e;
-	struct err err = { 0 };
+	struct err err = {0};
 	struct guest g;
 
 	/* 16 MiB is not RAM: a relocatable kernel goes to the lowest aligned place */
@@ -297,7 +301,7 @@ static void test_bad_files(void **state)
 {
 	uint8_t f[FILE_SIZE];
 	struct x86_linux_entry e;
-	struct err err = { 0 };
+	struct err err = {0};
 	char line[4096];
 	struct guest g;
 	int fds[2];
@@ -349,9 +353,9 @@ static void test_bad_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_good_header), cmocka_unit_test(test_bad_headers),
+		cmocka_unit_test(test_good_header),  cmocka_unit_test(test_bad_headers),
 		cmocka_unit_test(test_header_sweep), cmocka_unit_test(test_load),
-		cmocka_unit_test(test_placement),   cmocka_unit_test(test_bad_files),
+		cmocka_unit_test(test_placement),    cmocka_unit_test(test_bad_files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,9 +17,9 @@
 static int choose(struct kvm_cpuid2 *s, unsigned host, uint64_t ram_end, uint64_t window,
 		  const char *cpu)
 {
-	struct x86_phys_need need = { .ram_end = ram_end, .window = window };
+	struct x86_phys_need need = {.ram_end = ram_end, .window = window};
 	struct x86_cpu_model m;
-	struct err err = { 0 };
+	struct err err = {0};
 	unsigned bits = 0;
 	int r;
 

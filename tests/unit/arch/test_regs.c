@@ -41,7 +41,8 @@ static uint64_t walk(struct mem *m, uint64_t cr3, uint64_t va)
 	uint64_t e, at = cr3 & ~UINT64_C(0xFFF);
 
 	for (int level = 3; level >= 1; level--) {
-		assert_int_equal(mem_read(m, at + (va >> (12 + 9 * level) & 0x1FF) * 8, &e, 8), 0);
+		assert_int_equal(mem_read(m, at + (va >> (12 + 9 * level) & 0x1FF) * 8, &e, 8),
+				 0);
 		assert_int_equal(e & 3, 3); /* present, writable */
 		at = e & UINT64_C(0xFFFFFFFFFF000);
 		if (e & 0x80) {
@@ -93,7 +94,7 @@ static void test_long_mode(void **state)
 static void test_no_memory(void **state)
 {
 	struct mem_region *region;
-	struct err err = { 0 };
+	struct err err = {0};
 	struct mem *m;
 
 	assert_int_equal(mem_new(&m), 0);
