@@ -24,7 +24,8 @@
 #define NS_PER_SEC UINT64_C(1000000000)
 #define NS_PER_MS  UINT64_C(1000000)
 
-/* #syscalls(main): epoll_create1 eventfd2 epoll_ctl epoll_pwait2 close */
+/* #syscalls(start): epoll_create1 eventfd2
+ * #syscalls(main): epoll_ctl close */
 int loop_new(struct loop **out, const char *name, unsigned flags)
 {
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.ptr = NULL};

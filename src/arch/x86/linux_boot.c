@@ -259,11 +259,12 @@ static int write_params(struct mem *m, const struct x86_linux_config *cfg,
 	return x86_boot_tables_write(m, LOW_TABLES, err);
 }
 
-/* The header, from a host copy. #syscalls(main): pread64 */
+/* The header, from a host copy. #syscalls(main): preadv */
 static int read_header(const struct x86_linux_config *cfg, struct x86_linux_kernel *k,
 		       struct boot_params *bp, struct err *err)
 {
 	uint8_t head[X86_LINUX_HEADER_SIZE] = {0};
+	struct iovec iov = {head, sizeof(head)};
 	uint64_t size;
 	ssize_t got;
 	int r;
@@ -272,7 +273,7 @@ static int read_header(const struct x86_linux_config *cfg, struct x86_linux_kern
 	if (r < 0) {
 		return r;
 	}
-	got = pread(cfg->kernel_fd, head, sizeof(head), 0);
+	got = preadv(cfg->kernel_fd, &iov, 1, 0); /* the call that a reset needs anyway */
 	if (got < 0) {
 		return err_set(err, errno, "-kernel %s: %s", cfg->kernel_name, strerror(errno));
 	}
