@@ -105,6 +105,7 @@ static void reap(void *arg)
 static void incoming(void *opaque, uint32_t events)
 {
 	struct qmp_listener *l = opaque;
+	struct list *p, *tmp;
 	int fd;
 
 	if (l->server->nclients >= QMP_MAX_CLIENTS) {
@@ -119,11 +120,15 @@ static void incoming(void *opaque, uint32_t events)
 		}
 		return;
 	}
-	if (!qmp_client_new(l->server, l, fd, fd)) {
+	if (qmp_client_new(l->server, l, fd, fd)) {
 		close(fd);
 		return;
 	}
 	l->connected_once = true;
+	list_for_each_safe(p, tmp, &l->server->clients) {
+		/* with wait=on nobody is heard until the last one is there */
+		qmp_client_watch(list_entry(p, struct qmp_client, node));
+	}
 }
 
 /* --- addresses --- */
@@ -325,8 +330,15 @@ static int listener_open(struct qmp_server *s, struct qmp_listener *l, const cha
 		/* Duplicates, so that closing them leaves 0 and 1 in place. */
 		int in = fcntl(0, F_DUPFD_CLOEXEC, 3), outfd = fcntl(1, F_DUPFD_CLOEXEC, 3);
 
-		if (in < 0 || outfd < 0 || !qmp_client_new(s, l, in, outfd)) {
-			return err_set(err, EBADF, "-qmp stdio: standard input or output cannot be used");
+		ret = in < 0 || outfd < 0 ? -EBADF : qmp_client_new(s, l, in, outfd);
+		if (ret) {
+			close(in);
+			close(outfd);
+			return ret == -EPERM
+				       ? err_set(err, EPERM, "-qmp stdio: standard input is a file or "
+						 "/dev/null; give it a terminal, a pipe or a socket")
+				       : err_set(err, -ret, "-qmp stdio: standard input or output cannot "
+						 "be used: %s", strerror(-ret));
 		}
 		l->connected_once = true;
 		return 0;
@@ -337,9 +349,10 @@ static int listener_open(struct qmp_server *s, struct qmp_listener *l, const cha
 	}
 	if (!a.server) {
 		l->connected_once = true;
-		if (!qmp_client_new(s, l, fd, fd)) {
+		ret = qmp_client_new(s, l, fd, fd);
+		if (ret) {
 			close(fd);
-			return err_set(err, ENOMEM, "-qmp %s: out of memory", text);
+			return err_set(err, -ret, "-qmp %s: %s", text, strerror(-ret));
 		}
 		return 0;
 	}

@@ -31,10 +31,17 @@ static void client_kill(struct qmp_client *c)
 
 static void client_io(void *opaque, uint32_t events);
 
-/* Reading stops while the client owes us reading or has enough requests queued. */
-static void client_watch(struct qmp_client *c)
+/* May more of what it sent be looked at? Not while it owes us reading, has enough requests
+ * waiting, or others are waited for before the machine starts (wait=on). */
+static bool client_may_ask(const struct qmp_client *c)
 {
-	bool rd = !c->eof && c->out_len < QMP_OUT_PAUSE && c->nqueue < QMP_MAX_PENDING;
+	return !c->dead && c->out_len < QMP_OUT_PAUSE && c->nqueue < QMP_MAX_PENDING &&
+	       !qmp_waits(c->server);
+}
+
+void qmp_client_watch(struct qmp_client *c)
+{
+	bool rd = !c->eof && c->in_pos == c->in_len && client_may_ask(c);
 	bool wr = c->out_len > 0;
 
 	if (c->dead) {
@@ -42,9 +49,24 @@ static void client_watch(struct qmp_client *c)
 	}
 	if (c->rfd == c->wfd) {
 		loop_fd_mod(&c->watch, (rd ? EPOLLIN : 0u) | (wr ? EPOLLOUT : 0u));
-	} else {
+		return;
+	}
+	if (c->watch.loop) {
 		loop_fd_mod(&c->watch, rd ? EPOLLIN : 0u);
+	} else if (rd && loop_fd_add(c->server->loop, &c->watch, c->rfd, EPOLLIN, client_io, c)) {
+		client_kill(c);
+		return;
+	}
+	if (!c->out_is_file) {
 		loop_fd_mod(&c->wwatch, wr ? EPOLLOUT : 0u);
+	}
+}
+
+/* It has sent its last and has all answers. */
+static void client_check_end(struct qmp_client *c)
+{
+	if (c->eof && c->in_pos == c->in_len && !c->out_len && !c->running && !c->nqueue) {
+		client_kill(c);
 	}
 }
 
@@ -76,9 +98,6 @@ void qmp_client_flush(struct qmp_client *c)
 		c->out = NULL;
 		c->out_cap = 0;
 	}
-	if (c->eof && !c->out_len && !c->running && !c->nqueue) {
-		client_kill(c);
-	}
 }
 
 static void client_put(struct qmp_client *c, const char *text, size_t len)
@@ -108,20 +127,34 @@ static void client_put(struct qmp_client *c, const char *text, size_t len)
 	c->out_len += len;
 }
 
-void qmp_client_send(struct qmp_client *c, json_t *msg)
+/* Takes msg over; id (JSON text, may be NULL) becomes its last member. */
+static void client_send(struct qmp_client *c, json_t *msg, const char *id)
 {
 	char *text = msg ? json_dumps(msg, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+	size_t len = text ? strlen(text) : 0;
 
 	json_decref(msg);
 	if (!text) {
 		client_kill(c);
 		return;
 	}
-	client_put(c, text, strlen(text));
+	if (id) {
+		client_put(c, text, len - 1); /* up to the closing brace */
+		client_put(c, ",\"id\":", 6);
+		client_put(c, id, strlen(id));
+		client_put(c, "}", 1);
+	} else {
+		client_put(c, text, len);
+	}
 	client_put(c, "\r\n", 2);
 	free(text);
 	qmp_client_flush(c);
-	client_watch(c);
+	qmp_client_watch(c);
+}
+
+void qmp_client_send(struct qmp_client *c, json_t *msg)
+{
+	client_send(c, msg, NULL);
 }
 
 /* --- answers --- */
@@ -139,25 +172,24 @@ static const char *class_name(enum err_class cls)
 	return names[cls];
 }
 
-static void send_error(struct qmp_client *c, json_t *id, const struct err *err)
+static json_t *error_message(const struct err *err)
 {
-	json_t *desc = json_string(err->msg), *msg;
+	json_t *desc = json_string(err->msg);
 
 	if (!desc) { /* the text repeats a client's bytes that are no UTF-8 */
-		desc = json_string("the request is not valid");
+		desc = json_string("JSON parse error, the text is not valid UTF-8");
 	}
-	msg = json_pack("{s:{s:s,s:o}}", "error", "class", class_name(err->cls), "desc", desc);
-	if (msg && id) {
-		json_object_set(msg, "id", id);
-	}
-	qmp_client_send(c, msg);
+	return json_pack("{s:{s:s,s:o}}", "error", "class", class_name(err->cls), "desc", desc);
 }
 
 static void request_free(struct qmp_request *rq)
 {
-	json_decref(rq->id);
-	json_decref(rq->args);
-	free(rq);
+	if (rq) {
+		free(rq->id);
+		json_decref(rq->args);
+		free(rq->fail);
+		free(rq);
+	}
 }
 
 static void answer(struct qmp_request *rq, json_t *ret, const struct err *err)
@@ -168,20 +200,14 @@ static void answer(struct qmp_request *rq, json_t *ret, const struct err *err)
 		json_decref(ret);
 	} else if (err) {
 		json_decref(ret);
-		send_error(c, rq->id, err);
+		client_send(c, error_message(err), rq->id);
 	} else {
-		json_t *msg = json_object();
-
-		json_object_set_new(msg, "return", ret ? ret : json_object());
-		if (rq->id) {
-			json_object_set(msg, "id", rq->id);
-		}
-		qmp_client_send(c, msg);
+		client_send(c, json_pack("{s:o}", "return", ret ? ret : json_object()), rq->id);
 	}
 	request_free(rq);
 }
 
-static void run_queue(struct qmp_client *c);
+static void client_pump(struct qmp_client *c);
 
 void qmp_reply(struct qmp_request *rq, json_t *ret, const struct err *err)
 {
@@ -192,12 +218,20 @@ void qmp_reply(struct qmp_request *rq, json_t *ret, const struct err *err)
 		c->running = NULL;
 	}
 	answer(rq, ret, err);
-	if (in_band && !c->busy) {
-		run_queue(c);
+	if (in_band) {
+		client_pump(c);
 	}
 }
 
 /* --- requests --- */
+
+/* The text of a string without a NUL inside, which would end it early; NULL: it is none. */
+static const char *text_of(const json_t *v)
+{
+	const char *text = json_string_value(v);
+
+	return text && strlen(text) == json_string_length(v) ? text : NULL;
+}
 
 static int check_args(const struct qmp_command *cmd, json_t *args, struct err *err)
 {
@@ -217,7 +251,7 @@ static int check_args(const struct qmp_command *cmd, json_t *args, struct err *e
 		if (!a || !a->name) {
 			return err_set(err, EINVAL, "Parameter '%.64s' is unexpected", key);
 		}
-		if (!(a->type == QMP_STRING   ? json_is_string(v)
+		if (!(a->type == QMP_STRING   ? text_of(v) != NULL
 		      : a->type == QMP_INT    ? json_is_integer(v)
 		      : a->type == QMP_BOOL   ? json_is_boolean(v)
 		      : a->type == QMP_OBJECT ? json_is_object(v)
@@ -241,27 +275,14 @@ static void run_one(struct qmp_client *c, struct qmp_request *rq)
 	json_t *ret = NULL;
 	int r;
 
-	r = check_args(rq->cmd, rq->args, &err);
-	if (!r) {
-		r = rq->cmd->fn(c->server, rq, &ret, &err);
+	if (rq->fail) {
+		qmp_reply(rq, NULL, rq->fail);
+		return;
 	}
+	r = rq->cmd->fn(c->server, rq, &ret, &err);
 	if (r != QMP_LATER) {
 		qmp_reply(rq, ret, r ? &err : NULL);
 	}
-}
-
-static void run_queue(struct qmp_client *c)
-{
-	c->busy = true;
-	while (!c->dead && !c->running && c->nqueue) {
-		struct qmp_request *rq = c->queue[0];
-
-		memmove(c->queue, c->queue + 1, --c->nqueue * sizeof(c->queue[0]));
-		c->running = rq;
-		run_one(c, rq);
-	}
-	c->busy = false;
-	client_watch(c);
 }
 
 static const struct qmp_command *find_command(const char *name)
@@ -274,13 +295,12 @@ static const struct qmp_command *find_command(const char *name)
 	return NULL;
 }
 
-/* The frame of a request; 0 and *out, or an error that is answered with the id. */
-static int take_request(struct qmp_client *c, json_t *v, struct qmp_request **out, bool *oob,
+/* What a request names and brings; 0 or an error that is its answer. */
+static int take_request(struct qmp_client *c, json_t *v, struct qmp_request *rq, bool *oob,
 			struct err *err)
 {
 	const char *key, *name = NULL;
-	json_t *m, *args = NULL;
-	struct qmp_request *rq;
+	json_t *m;
 
 	if (!json_is_object(v)) {
 		return err_set(err, EINVAL, "QMP input must be a JSON object");
@@ -290,17 +310,18 @@ static int take_request(struct qmp_client *c, json_t *v, struct qmp_request **ou
 			if (name) {
 				return err_set(err, EINVAL, "QMP input has both 'execute' and 'exec-oob'");
 			}
-			name = json_string_value(m);
-			if (!name) {
+			if (!json_is_string(m)) {
 				return err_set(err, EINVAL, "QMP input member '%s' must be a string", key);
 			}
+			name = text_of(m) ? json_string_value(m) : "(with \\u0000)";
 			*oob = !strcmp(key, "exec-oob");
 		} else if (!strcmp(key, "arguments")) {
 			if (!json_is_object(m)) {
 				return err_set(err, EINVAL,
 					       "QMP input member 'arguments' must be an object");
 			}
-			args = m;
+			json_decref(rq->args);
+			rq->args = json_incref(m);
 		} else if (strcmp(key, "id")) {
 			return err_set(err, EINVAL, "QMP input member '%.64s' is unexpected", key);
 		}
@@ -308,104 +329,169 @@ static int take_request(struct qmp_client *c, json_t *v, struct qmp_request **ou
 	if (!name) {
 		return err_set(err, EINVAL, "QMP input lacks member 'execute'");
 	}
-	rq = calloc(1, sizeof(*rq));
-	if (!rq) {
-		return err_set(err, ENOMEM, "out of memory");
-	}
 	rq->cmd = find_command(name);
 	if (!c->negotiated && (!rq->cmd || !(rq->cmd->flags & QMP_BEFORE_CAPABILITIES))) {
-		free(rq);
 		return err_set_class(err, ERR_COMMAND_NOT_FOUND, EINVAL,
 				     "Expecting capabilities negotiation with 'qmp_capabilities'");
 	}
-	if (!rq->cmd || (c->negotiated && rq->cmd->flags & QMP_BEFORE_CAPABILITIES)) {
-		bool late = rq->cmd != NULL;
-
-		free(rq);
-		return late ? err_set_class(err, ERR_COMMAND_NOT_FOUND, EINVAL,
-					    "Capabilities negotiation is already complete, command "
-					    "ignored")
-			    : err_set_class(err, ERR_COMMAND_NOT_FOUND, EINVAL,
-					    "The command %.64s has not been found", name);
+	if (!rq->cmd) {
+		return err_set_class(err, ERR_COMMAND_NOT_FOUND, EINVAL,
+				     "The command %.64s has not been found", name);
+	}
+	if (c->negotiated && rq->cmd->flags & QMP_BEFORE_CAPABILITIES) {
+		return err_set_class(err, ERR_COMMAND_NOT_FOUND, EINVAL,
+				     "Capabilities negotiation is already complete, command ignored");
 	}
 	if (*oob && !c->oob) {
-		free(rq);
 		return err_set(err, EINVAL, "Out-of-band capability has not been enabled");
 	}
 	if (*oob && !(rq->cmd->flags & QMP_ALLOW_OOB)) {
-		free(rq);
 		return err_set(err, EINVAL, "The command %.64s does not support OOB", name);
 	}
-	rq->client = c;
-	rq->args = args ? json_incref(args) : json_object();
-	rq->id = json_incref(json_object_get(v, "id"));
-	*out = rq;
+	return check_args(rq->cmd, rq->args, err);
+}
+
+/* The id, so that even a refusal bears it. */
+static int take_id(struct qmp_client *c, json_t *v, struct qmp_request *rq, struct err *err)
+{
+	json_t *id = json_object_get(v, "id");
+
+	if (!id) {
+		return 0;
+	}
+	rq->id = qmp_text_id(c->frame.buf, c->frame.len);
+	if (!rq->id) {
+		rq->id = json_dumps(id, JSON_COMPACT | JSON_ENCODE_ANY);
+	}
+	if (!rq->id || strlen(rq->id) > QMP_ID_MAX) {
+		free(rq->id);
+		rq->id = NULL;
+		return err_set(err, EINVAL, "QMP input member 'id' is longer than %u bytes", QMP_ID_MAX);
+	}
 	return 0;
 }
 
-static void handle_value(struct qmp_client *c)
+static json_t *parse(struct qmp_client *c, struct err *err)
 {
-	struct qmp_request *rq = NULL;
+	const size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
+	size_t len = c->frame.len;
+	json_error_t je;
+	json_t *v = json_loadb(c->frame.buf, len, flags, &je);
+	char *wide;
+
+	if (!v && json_error_code(&je) == json_error_numeric_overflow) {
+		wide = qmp_text_widen(c->frame.buf, &len);
+		v = wide ? json_loadb(wide, len, flags, &je) : NULL;
+		free(wide);
+	}
+	if (!v) {
+		err_set(err, EINVAL, "JSON parse error, %s", je.text);
+	}
+	return v;
+}
+
+/* A whole value, or what is said instead of one: either waits for its turn, so that answers
+ * come in the order of what they answer. */
+static void take(struct qmp_client *c, const struct err *instead)
+{
+	struct qmp_request *rq = calloc(1, sizeof(*rq));
 	struct err err = {0};
 	bool oob = false;
-	json_error_t je;
-	json_t *v;
+	json_t *v = NULL;
+	int ret = -EINVAL;
 
-	v = json_loadb(c->frame.buf, c->frame.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
-	if (!v) {
-		err_set(&err, EINVAL, "JSON parse error, %s", je.text);
-		send_error(c, NULL, &err);
+	if (!rq || !(rq->args = json_object())) {
+		request_free(rq);
+		client_kill(c);
 		return;
 	}
-	if (take_request(c, v, &rq, &oob, &err)) {
-		send_error(c, json_is_object(v) ? json_object_get(v, "id") : NULL, &err);
-	} else if (oob) {
+	rq->client = c;
+	if (instead) {
+		err = *instead;
+	} else if ((v = parse(c, &err))) {
+		ret = take_id(c, v, rq, &err);
+		ret = ret ? ret : take_request(c, v, rq, &oob, &err);
+	}
+	json_decref(v);
+	if (ret) {
+		json_decref(rq->args);
+		rq->args = NULL;
+		rq->fail = malloc(sizeof(err));
+		if (!rq->fail) {
+			request_free(rq);
+			client_kill(c);
+			return;
+		}
+		*rq->fail = err;
+	}
+	if (oob && !ret) {
 		run_one(c, rq);
 	} else {
 		c->queue[c->nqueue++] = rq;
-		if (!c->running) {
-			run_queue(c);
-		}
 	}
-	json_decref(v);
 }
 
-static void client_input(struct qmp_client *c, const char *buf, size_t n)
+static void take_input(struct qmp_client *c)
 {
 	struct err err = {0};
+	size_t used = 0;
+	enum qmp_frame_result r = qmp_frame_feed(&c->frame, c->in + c->in_pos,
+						 c->in_len - c->in_pos, &used);
 
-	while (n && !c->dead) {
-		size_t used = 0;
-		enum qmp_frame_result r = qmp_frame_feed(&c->frame, buf, n, &used);
+	c->in_pos += used;
+	switch (r) {
+	case QMP_FRAME_MORE:
+		break;
+	case QMP_FRAME_VALUE:
+		take(c, NULL);
+		break;
+	case QMP_FRAME_TOO_BIG:
+		err_set(&err, EINVAL, "JSON parse error, a request is larger than %u bytes or nested "
+			"deeper than %u", QMP_FRAME_MAX, QMP_FRAME_DEPTH);
+		take(c, &err);
+		break;
+	case QMP_FRAME_GARBAGE:
+		err_set(&err, EINVAL, "JSON parse error, expecting value");
+		take(c, &err);
+		break;
+	case QMP_FRAME_NO_MEMORY:
+		client_kill(c);
+		break;
+	}
+}
 
-		buf += used;
-		n -= used;
-		switch (r) {
-		case QMP_FRAME_MORE:
-			return;
-		case QMP_FRAME_VALUE:
-			if (c->nqueue == QMP_MAX_PENDING) {
-				/* Within one read(); the watch stops further ones. */
-				err_set(&err, EBUSY, "too many requests are waiting (%u)",
-					QMP_MAX_PENDING);
-				send_error(c, NULL, &err);
-				break;
-			}
-			handle_value(c);
-			break;
-		case QMP_FRAME_TOO_BIG:
-			err_set(&err, EINVAL, "JSON parse error, a request is larger than %u bytes or "
-				"nested deeper than %u", QMP_FRAME_MAX, QMP_FRAME_DEPTH);
-			send_error(c, NULL, &err);
-			break;
-		case QMP_FRAME_GARBAGE:
-			err_set(&err, EINVAL, "JSON parse error, expecting value");
-			send_error(c, NULL, &err);
-			break;
-		case QMP_FRAME_NO_MEMORY:
-			client_kill(c);
+/* Runs and takes requests as far as that goes now. */
+static void client_pump(struct qmp_client *c)
+{
+	if (c->busy) {
+		return; /* a command that answered at once: the loop below goes on */
+	}
+	c->busy = true;
+	while (!c->dead) {
+		if (!c->running && c->nqueue) {
+			struct qmp_request *rq = c->queue[0];
+
+			memmove(c->queue, c->queue + 1, --c->nqueue * sizeof(c->queue[0]));
+			c->running = rq;
+			run_one(c, rq);
+		} else if (c->in_pos < c->in_len && client_may_ask(c)) {
+			take_input(c);
+		} else {
 			break;
 		}
+	}
+	c->busy = false;
+	client_check_end(c);
+	qmp_client_watch(c);
+}
+
+/* Hung up on both ways, or by the writer of a pipe, while we do not want to read. */
+static void client_hangup(struct qmp_client *c)
+{
+	if (c->rfd == c->wfd) {
+		client_kill(c); /* nobody is there to read an answer */
+	} else {
+		loop_fd_del(&c->watch); /* until we want to read */
 	}
 }
 
@@ -413,27 +499,43 @@ static void client_input(struct qmp_client *c, const char *buf, size_t n)
 static void client_io(void *opaque, uint32_t events)
 {
 	struct qmp_client *c = opaque;
-	char buf[4096];
 	ssize_t n;
 
 	if (events & EPOLLOUT) {
 		qmp_client_flush(c);
 	}
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !c->dead) {
-		n = read(c->rfd, buf, sizeof(buf));
+	if (c->eof || c->in_pos < c->in_len || !client_may_ask(c)) {
+		if (events & (EPOLLHUP | EPOLLERR)) {
+			client_hangup(c);
+		}
+	} else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+		n = read(c->rfd, c->in, sizeof(c->in));
 		if (n > 0) {
-			client_input(c, buf, (size_t)n);
+			c->in_pos = 0;
+			c->in_len = (size_t)n;
 		} else if (n == 0) {
-			/* It may still read the answers to what it has sent. */
-			c->eof = true;
-			if (events & EPOLLHUP || (!c->running && !c->nqueue && !c->out_len)) {
-				client_kill(c);
+			c->eof = true; /* it may still read the answers to what it has sent */
+			if (events & EPOLLHUP) {
+				client_hangup(c);
 			}
 		} else if (errno != EAGAIN && errno != EINTR) {
 			client_kill(c);
 		}
 	}
-	client_watch(c);
+	client_pump(c);
+}
+
+/* Standard output, when it is not the descriptor that is read. */
+static void client_out(void *opaque, uint32_t events)
+{
+	struct qmp_client *c = opaque;
+
+	if (events & (EPOLLERR | EPOLLHUP)) {
+		client_kill(c);
+		return;
+	}
+	qmp_client_flush(c);
+	client_pump(c);
 }
 
 /* --- life --- */
@@ -445,31 +547,33 @@ static json_t *greeting(void)
 			 "capabilities", "oob");
 }
 
-struct qmp_client *qmp_client_new(struct qmp_server *s, struct qmp_listener *from, int rfd,
-				  int wfd)
+int qmp_client_new(struct qmp_server *s, struct qmp_listener *from, int rfd, int wfd)
 {
 	struct qmp_client *c = calloc(1, sizeof(*c));
+	int ret;
 
 	if (!c) {
-		return NULL;
+		return -ENOMEM;
 	}
 	c->server = s;
 	c->from = from;
 	c->rfd = rfd;
 	c->wfd = wfd;
-	if (loop_fd_add(s->loop, &c->watch, rfd, EPOLLIN, client_io, c)) {
-		free(c);
-		return NULL;
+	ret = loop_fd_add(s->loop, &c->watch, rfd, EPOLLIN, client_io, c);
+	if (!ret && rfd != wfd) {
+		ret = loop_fd_add(s->loop, &c->wwatch, wfd, 0, client_out, c);
+		c->out_is_file = ret == -EPERM;
+		ret = c->out_is_file ? 0 : ret;
 	}
-	if (rfd != wfd && loop_fd_add(s->loop, &c->wwatch, wfd, 0, client_io, c)) {
+	if (ret) {
 		loop_fd_del(&c->watch);
 		free(c);
-		return NULL;
+		return ret;
 	}
 	list_add_tail(&s->clients, &c->node);
 	s->nclients++;
 	qmp_client_send(c, greeting());
-	return c;
+	return 0;
 }
 
 /* #syscalls(main): close */

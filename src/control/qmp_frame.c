@@ -75,6 +75,23 @@ static bool in_value(struct qmp_frame *f, char c, bool *done)
 	}
 }
 
+/* What no JSON text contains: a client sends it to get us out of a message that it cannot end. */
+static bool breaks_off(const struct qmp_frame *f, unsigned char c)
+{
+	if (c == '\t' || c == '\r' || c == '\n') {
+		return f->quote;
+	}
+	return c < 0x20 || c >= 0xfe;
+}
+
+static void start_over(struct qmp_frame *f)
+{
+	f->depth = 0;
+	f->len = 0;
+	f->quote = 0;
+	f->escape = f->overflow = f->garbage = false;
+}
+
 enum qmp_frame_result qmp_frame_feed(struct qmp_frame *f, const char *in, size_t n, size_t *used)
 {
 	if (!f->depth) {
@@ -90,6 +107,10 @@ enum qmp_frame_result qmp_frame_feed(struct qmp_frame *f, const char *in, size_t
 		char c = in[i];
 
 		*used = i + 1;
+		if (breaks_off(f, (unsigned char)c)) {
+			start_over(f);
+			return QMP_FRAME_GARBAGE;
+		}
 		if (f->quote) {
 			ok = in_string(f, c);
 		} else if (f->depth) {
@@ -104,7 +125,7 @@ enum qmp_frame_result qmp_frame_feed(struct qmp_frame *f, const char *in, size_t
 		} else if (c == '\n' && f->garbage) {
 			f->garbage = false;
 			return QMP_FRAME_GARBAGE;
-		} else if (!strchr(" \t\r\n", c) || !c) {
+		} else if (!strchr(" \t\r\n", c)) {
 			f->garbage = true;
 		}
 		if (!ok) {

@@ -5,7 +5,9 @@
  * single quotes, which QEMU's clients use by hand, are turned into double quotes on the way. A
  * value above QMP_FRAME_MAX bytes or QMP_FRAME_DEPTH levels is counted through to its end
  * without being kept, so the stream stays in step. What is no value is skipped up to the next
- * line end or bracket. Pure: no I/O. Untrusted: every byte.
+ * line end or bracket. A control character, a byte 0xFE or 0xFF, or a line end inside a string ends
+ * whatever was begun: that is how a client gets back into step (QMP specification, "Forcing the
+ * JSON parser into known-good state"). Pure: no I/O. Untrusted: every byte.
  */
 #ifndef CONTROL_QMP_FRAME_H
 #define CONTROL_QMP_FRAME_H

@@ -10,13 +10,16 @@
 #define QMP_MAX_PENDING 8u
 #define QMP_OUT_PAUSE   (64u << 10)
 #define QMP_OUT_MAX     (1u << 20)
+#define QMP_IN_SIZE     4096u
+#define QMP_ID_MAX      4096u
 
 struct qmp_client;
 struct qmp_request {
 	struct qmp_client *client; /* NULL: it has gone */
-	json_t *id;                /* may be NULL */
-	json_t *args;              /* object, never NULL */
+	char *id;                  /* its JSON text, as the client wrote it; NULL: none */
+	json_t *args;              /* object that fits cmd->args */
 	const struct qmp_command *cmd;
+	struct err *fail;          /* refused already: this is the answer when its turn comes */
 };
 
 enum qmp_arg_type { QMP_STRING, QMP_INT, QMP_BOOL, QMP_OBJECT, QMP_ARRAY };
@@ -51,8 +54,11 @@ struct qmp_client {
 	struct qmp_listener *from;
 	int rfd, wfd;
 	bool negotiated, oob, busy, dead, eof;
+	bool out_is_file; /* a regular file always takes what is written, epoll has none */
 	struct qmp_frame frame;
 	struct loop_fd watch, wwatch;
+	char in[QMP_IN_SIZE]; /* read, and from in_pos on not looked at yet */
+	size_t in_pos, in_len;
 	char *out;
 	size_t out_len, out_cap;
 	struct qmp_request *queue[QMP_MAX_PENDING];
@@ -75,10 +81,20 @@ struct qmp_server {
 void qmp_reply(struct qmp_request *rq, json_t *ret, const struct err *err);
 void qmp_event(struct qmp_server *s, const char *name, json_t *data);
 /* qmp_client.c */
-struct qmp_client *qmp_client_new(struct qmp_server *s, struct qmp_listener *from, int rfd,
-				  int wfd);
+/* 0 or -errno; -EPERM: rfd is a file that cannot be waited for. Closes
+ * the descriptors in the end, not on an error. */
+int qmp_client_new(struct qmp_server *s, struct qmp_listener *from, int rfd, int wfd);
 void qmp_client_free(struct qmp_client *c);
+/* What it waits for has changed: sets what the loop watches. */
+void qmp_client_watch(struct qmp_client *c);
 void qmp_client_flush(struct qmp_client *c);
 void qmp_client_send(struct qmp_client *c, json_t *msg); /* takes msg over */
+/* qmp_text.c: pure functions over text that is one valid JSON value, or nearly so */
+/* The value of the outermost object's member "id" without white space, malloc'ed; NULL: there is
+ * none (or its name is written with escapes), or no memory. */
+char *qmp_text_id(const char *text, size_t len);
+/* A malloc'ed copy in which integers that do not fit 64 bits are written as reals; *len is
+ * updated. NULL: no memory. */
+char *qmp_text_widen(const char *text, size_t *len);
 
 #endif
