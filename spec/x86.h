@@ -49,4 +49,8 @@
 #define MSR_IA32_MC0_CTL      0x00000400u
 #define MSR_IA32_TSC_DEADLINE 0x000006E0u
 
+/* the synthetic MSRs of Hyper-V, TLFS appendix "Hypervisor Synthetic MSRs" */
+#define MSR_HV_FIRST 0x40000000u
+#define MSR_HV_LAST  0x400001FFu
+
 #endif

@@ -87,7 +87,8 @@ static void vcpu_run(struct kvm_vcpu *v)
 	}
 }
 
-/* #syscalls(start): prctl rt_sigprocmask gettid -- vCPUs are made before isolation */
+/* Until thread_init() narrows it, the thread has the control loop's filter.
+ * #syscalls(main): prctl rt_sigprocmask gettid */
 static void *vcpu_thread(void *arg)
 {
 	struct kvm_vcpu *v = arg;

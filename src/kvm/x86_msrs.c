@@ -10,7 +10,8 @@
  *
  * Not state: the TSC (clock.c), the wall clock MSRs (writing one makes KVM write guest memory
  * at an address that the guest may have put to other use since; guests write it before each
- * use), EFER, the APIC base and segment bases (special registers).
+ * use), Hyper-V's (some of them count time), EFER, the APIC base and segment bases (special
+ * registers).
  *
  * Threads: control loop, vCPU parked. Untrusted: the stream, whose values KVM itself checks.
  */
@@ -85,6 +86,7 @@ int x86_msr_write(struct kvm_vcpu *v, uint32_t index, uint64_t value)
 static bool msr_is_state(uint32_t index)
 {
 	switch (index) {
+	case MSR_HV_FIRST ... MSR_HV_LAST: /* which no guest of ours is shown */
 	case MSR_IA32_TSC:
 	case MSR_KVM_WALL_CLOCK:
 	case MSR_KVM_WALL_CLOCK_NEW:

@@ -233,10 +233,10 @@ void guest_run(struct guest *g)
 
 	loop_timer_init(g->loop, &t, timed_out, NULL);
 	loop_timer_arm(&t, loop_now_ns(g->loop) + TIMEOUT_NS);
+	atomic_store(&g->held, false); /* first: the guest may be back before we look */
 	if (kvm_vcpus_paused(g->vm)) {
 		kvm_vcpus_resume(g->vm);
 	}
-	atomic_store(&g->held, false);
 	loop_run(g->loop);
 	loop_timer_disarm(&t);
 }
