@@ -117,7 +117,8 @@ void bus_reader_free(struct bus_reader *rd)
 
 /* Publishes the spare table; the one before becomes the spare once nobody can be searching it.
  * Sequentially consistent: either the reader's epoch is seen here, or the reader sees the new
- * table. */
+ * table.
+ * #syscalls(main): sched_yield */
 static void bus_publish(struct bus *b)
 {
 	struct bus_table *old = atomic_exchange(&b->table, b->spare);

@@ -8,7 +8,9 @@
  * Threads: vCPU threads look regions up in an immutable table (epoch-protected, no lock);
  * bus_add/bus_del are for the control loop and wait only for look-ups, never for handlers.
  * With `owner` set, writes (and reads, if owner_reads) run on that loop while the vCPU waits;
- * without, the handler runs on the vCPU's thread and protects itself.
+ * without, the handler runs on the vCPU's thread and protects itself. After bus_del() a handler
+ * that the control loop owns is not called any more; one that runs on vCPU threads may just be
+ * running, so what it uses is freed only once the vCPUs have been paused.
  */
 #ifndef CORE_BUS_H
 #define CORE_BUS_H

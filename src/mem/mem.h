@@ -43,9 +43,10 @@ int mem_region_add(struct mem *m, const char *name, gpa_t gpa, uint64_t size,
 		   enum mem_kind kind, unsigned flags, struct mem_region **out,
 		   struct err *err);
 /* Takes host memory of the caller's instead (mmap'ed, page aligned, stays the caller's). */
-int mem_region_add_host(struct mem *m, const char *name, gpa_t gpa, uint64_t size,
-			void *host, enum mem_kind kind, unsigned flags,
-			struct mem_region **out, struct err *err);
+int mem_region_add_host(struct mem *m, const char *name, gpa_t gpa, uint64_t size, void *host,
+			enum mem_kind kind, unsigned flags, struct mem_region **out,
+			struct err *err);
+/* Nothing may be accessing the region: vCPUs paused, devices drained. */
 void mem_region_del(struct mem *m, struct mem_region *r);
 /* A ROM device (flash): while "direct" the region is a slot that the guest reads at full speed;
  * when it is not, listeners see it removed and every access exits. */
@@ -88,8 +89,8 @@ struct mem_listener_ops {
 	void (*region_del)(struct mem_listener *l, struct mem_region *r);
 	int (*log_start)(struct mem_listener *l);
 	void (*log_stop)(struct mem_listener *l);
-	/* ORs the pages that this listener's side wrote into the region's bitmap (bit n = page n
-	 * of 4 KiB) with mem_region_dirty_or(). */
+	/* ORs the pages that this listener's side wrote into the region's bitmap (bit n = page
+	 * n of 4 KiB) with mem_region_dirty_or(). */
 	int (*log_sync)(struct mem_listener *l, struct mem_region *r);
 };
 struct mem_listener {
@@ -101,10 +102,13 @@ int mem_listener_add(struct mem *m, struct mem_listener *l, struct err *err);
 void mem_listener_del(struct mem *m, struct mem_listener *l); /* region_del for each */
 
 /* --- dirty log --- */
+/* Regions added while the log is on are dirty as a whole. -EALREADY, -ENOMEM, or what a
+ * listener says; then no log is on. */
 int mem_log_start(struct mem *m);
 void mem_log_stop(struct mem *m);
 /* Collects from the listeners and devices and hands out the pages dirtied since the last call:
- * bitmap of mem_region_pages() bits, cleared inside. */
+ * bitmap of mem_region_pages() bits, cleared inside. -EINVAL for firmware, which is no part of
+ * the log, when none is on, or if there are too few words. */
 int mem_log_sync(struct mem *m, struct mem_region *r, uint64_t *bitmap, size_t words);
 uint64_t mem_region_pages(const struct mem_region *r);
 void mem_region_dirty_or(struct mem_region *r, const uint64_t *bitmap, size_t words);
