@@ -156,7 +156,7 @@ static int load_stream(struct machine *m, const void *data, size_t len, struct e
 	return ret;
 }
 
-/* #syscalls(main): mmap munmap fstat */
+/* #syscalls(start): mmap munmap fstat */
 int machine_load_fd(struct machine *m, int fd, struct err *err)
 {
 	struct stat st;
