@@ -1,5 +1,185 @@
-/* main: parse, build, isolate, run. */
-int main(void)
+/*
+ * nemu: one process is one virtual machine. Parse, open, build, isolate, run.
+ *
+ * The order is the security model (sandbox/sandbox.h): the broker is forked while the process is
+ * small, everything the command line names is opened before the process isolates itself, and
+ * threads start only afterwards, with nothing left to open.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "chardev/chr.h"
+#include "control/cli.h"
+#include "control/daemon.h"
+#include "control/qmp.h"
+#include "machine/machine.h"
+#include "sandbox/broker.h"
+#include "sandbox/sandbox.h"
+
+struct nemu {
+	struct vm_config cfg;
+	struct daemon daemon;
+	struct broker *broker;
+	struct sandbox *sandbox;
+	struct loop *loop;
+	struct qmp_server *qmp;
+	struct machine *machine;
+	struct loop_fd signals;
+	bool quitting;
+};
+
+/* What the broker may open again, and what it removes at the end. */
+static int policy_path(void *arg, bool writable, const char *path, struct err *err)
 {
-	return 0;
+	return broker_allow_open(arg, path, writable, err);
+}
+
+static int policy_sockets(struct nemu *n, struct err *err)
+{
+	const char *path;
+	struct chr *c;
+	int ret = 0;
+
+	for (unsigned i = 0; !ret && (c = machine_chardev(n->machine, i)); i++) {
+		path = chr_socket_path(c);
+		ret = path ? broker_created(n->broker, path, BROKER_SOCKET, err) : 0;
+	}
+	return ret;
+}
+
+static void thread_init(void *arg, enum machine_thread kind)
+{
+	(kind == MACHINE_THREAD_VCPU ? sandbox_vcpu_enter : sandbox_io_enter)(arg);
+}
+
+static void quit(void *opaque)
+{
+	struct nemu *n = opaque;
+
+	n->quitting = true;
+	loop_stop(n->loop);
+}
+
+/* #syscalls(main): read */
+static void on_signal(void *opaque, uint32_t events)
+{
+	struct nemu *n = opaque;
+	struct signalfd_siginfo si;
+
+	if (read(n->signals.fd, &si, sizeof(si)) == sizeof(si)) {
+		log_info("nemu", "terminating on signal %u", si.ssi_signo);
+		machine_quit(n->machine, "host-signal");
+	}
+}
+
+/* #syscalls(start): signalfd4 rt_sigprocmask */
+static int watch_signals(struct nemu *n, struct err *err)
+{
+	sigset_t set;
+	int fd, ret;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	signal(SIGPIPE, SIG_IGN);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	ret = fd < 0 ? -errno : loop_fd_add(n->loop, &n->signals, fd, EPOLLIN, on_signal, n);
+	return ret ? err_set(err, -ret, "cannot watch for signals: %s", strerror(-ret)) : 0;
+}
+
+static int build(struct nemu *n, struct err *err)
+{
+	struct machine_env env = {.thread_init = thread_init};
+	const char *path;
+	int ret;
+
+	ret = broker_start(&n->broker, -1, err);
+	if (!ret && loop_new(&n->loop, "nemu", 0)) {
+		ret = err_set(err, ENOMEM, "cannot make the control loop");
+	}
+	ret = ret ? ret : qmp_new(n->loop, &n->cfg, &n->qmp, err);
+	for (unsigned i = 0; !ret && (path = qmp_socket_path(n->qmp, i)); i++) {
+		ret = broker_created(n->broker, path, BROKER_SOCKET, err);
+	}
+	ret = ret ? ret : daemon_pidfile(n->cfg.pidfile, err);
+	if (!ret && n->cfg.pidfile) {
+		ret = broker_created(n->broker, n->cfg.pidfile, BROKER_REGULAR, err);
+	}
+	ret = ret ? ret : sandbox_new(&n->sandbox, !n->cfg.sandbox_off, err);
+	env.arg = n->sandbox;
+	ret = ret ? ret : machine_new(n->loop, &n->cfg, &env, &n->machine, err);
+	ret = ret ? ret : policy_sockets(n, err);
+	ret = ret ? ret : vm_config_paths(&n->cfg, policy_path, n->broker, err);
+	ret = ret ? ret : watch_signals(n, err);
+	ret = ret ? ret : sandbox_isolate(n->sandbox, n->broker, err);
+	return ret;
+}
+
+static int run(struct nemu *n, struct err *err)
+{
+	int ret;
+
+	machine_on_quit(n->machine, quit, n);
+	qmp_start(n->qmp, n->machine);
+	daemon_ready(&n->daemon);
+	while (qmp_waits(n->qmp) && !n->quitting) {
+		loop_step(n->loop, -1);
+	}
+	if (n->quitting) {
+		return 0;
+	}
+	ret = machine_start(n->machine, err);
+	if (!ret && !n->quitting) {
+		loop_run(n->loop);
+	}
+	return ret;
+}
+
+/* Every inherited descriptor that nobody named. */
+static int close_others(struct nemu *n, struct err *err)
+{
+	int keep[CONFIG_MAX_FDS + 2];
+	size_t count = vm_config_fds(&n->cfg, keep);
+
+	if (n->daemon.fd >= 0) {
+		keep[count++] = n->daemon.fd;
+		keep[count++] = n->daemon.null_fd;
+	}
+	return sandbox_early(keep, count, err);
+}
+
+int main(int argc, char **argv)
+{
+	struct nemu n = {0};
+	enum cli_result what;
+	struct err err = {0};
+	int ret = cli_parse(argc, argv, &n.cfg, &what, &err);
+
+	if (!ret && what == CLI_RUN) {
+		ret = daemon_start(&n.daemon, n.cfg.daemonize, &err);
+		ret = ret ? ret : close_others(&n, &err);
+		ret = ret ? ret : build(&n, &err);
+		ret = ret ? ret : run(&n, &err);
+		qmp_free(n.qmp);
+		machine_free(n.machine);
+		broker_stop(n.broker);
+		sandbox_free(n.sandbox);
+		if (n.loop) {
+			loop_free(n.loop);
+		}
+	}
+	if (ret) {
+		fprintf(stderr, "nemu: %s\n", err.msg);
+	}
+	vm_config_fini(&n.cfg);
+	return ret ? 1 : 0;
 }
