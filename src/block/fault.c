@@ -189,6 +189,7 @@ static void fault_chan_close(struct blk_chan *chan)
 		}
 	}
 	pthread_mutex_unlock(&b->lock);
+	loop_work_cancel(chan->loop, &c->release);
 	while (c->spare) {
 		struct fault_req *f = c->spare;
 

@@ -170,6 +170,12 @@ static void test_masking_under_load(void **state)
 		steps(&f, 1);
 	}
 	vcpu_join(&v);
+	while (d->q[0].last_used != d->q[0].avail_idx) {
+		uint16_t head;
+		uint32_t len;
+
+		assert_true(vdrv_wait(&d->q[0], &head, &len));
+	}
 	/* with the last one unmasked, the next request is heard of */
 	ctrl = vdrv_irqs(d, 1);
 	echo_once(&f, 0, 0);

@@ -21,6 +21,14 @@
 
 #define QEMU_IO "/usr/bin/qemu-io"
 
+#define TEXT 400
+
+static __attribute__((noinline)) void spell(char text[TEXT], const char *before,
+					    const char *path, const char *after)
+{
+	snprintf(text, TEXT, "%s%s%s", before, path, after);
+}
+
 /* Opens, expects the error and a sentence that contains both words. */
 static void refused_(int error, const char *word, const char *word2, const char *text,
 		     const char *file, int line)
@@ -42,7 +50,7 @@ static void refused_(int error, const char *word, const char *word2, const char 
 
 static void test_options(void **state)
 {
-	char *path = blkrig_file(NULL, 8192), text[400];
+	char *path = blkrig_file(NULL, 8192), text[TEXT];
 	struct blkrig r;
 	static const struct {
 		const char *options, *key;
@@ -85,33 +93,33 @@ static void test_options(void **state)
 
 static void test_bad_files(void **state)
 {
-	char *path = blkrig_file(NULL, 1000), *dir, text[400];
+	char *path = blkrig_file(NULL, 1000), *dir, text[TEXT];
 	struct blkrig r;
 
-	snprintf(text, sizeof(text), "driver=raw,filename=%s", path);
+	spell(text, "driver=raw,filename=", path, "");
 	refused(EINVAL, path, "512", text);
-	snprintf(text, sizeof(text), "driver=host_device,filename=%s", path);
+	spell(text, "driver=host_device,filename=", path, "");
 	refused(EINVAL, path, "driver=file", text);
 	assert_int_equal(truncate(path, 0), 0);
-	snprintf(text, sizeof(text), "driver=raw,filename=%s", path);
+	spell(text, "driver=raw,filename=", path, "");
 	refused(EINVAL, path, "empty", text);
 	unlink(path);
 	refused(ENOENT, path, "not there", text);
 	assert_int_equal(mkfifo(path, 0600), 0);
 	refused(EINVAL, path, "neither", text);
-	snprintf(text, sizeof(text), "driver=raw,read-only=on,filename=%s", path);
+	spell(text, "driver=raw,read-only=on,filename=", path, "");
 	refused(EINVAL, path, "neither", text);
 	unlink(path);
 	assert_int_equal(mkdir(path, 0700), 0);
 	refused(EISDIR, path, "directory", text);
-	snprintf(text, sizeof(text), "driver=raw,filename=%s", path);
+	spell(text, "driver=raw,filename=", path, "");
 	refused(EISDIR, path, "directory", text);
-	snprintf(text, sizeof(text), "driver=raw,filename=%s/below", path);
+	spell(text, "driver=raw,filename=", path, "/below");
 	refused(ENOENT, path, "not there", text);
 	rmdir(path);
 	refused(EINVAL, "/dev/null", "neither", "driver=raw,filename=/dev/null");
 	dir = blkrig_file("/dev/shm", 8192);
-	snprintf(text, sizeof(text), "driver=raw,cache.direct=on,filename=%s", dir);
+	spell(text, "driver=raw,cache.direct=on,filename=", dir, "");
 	if (blkrig_open(&r, text) == 0) {
 		blkrig_close(&r); /* newer kernels can */
 	} else {
@@ -125,15 +133,15 @@ static void test_bad_files(void **state)
 
 static void test_no_permission(void **state)
 {
-	char *path = blkrig_file(NULL, 8192), text[400];
+	char *path = blkrig_file(NULL, 8192), text[TEXT];
 
 	chmod(path, 0);
 	if (geteuid() == 0 && seteuid(65534) != 0) {
 		skip();
 	}
-	snprintf(text, sizeof(text), "driver=raw,filename=%s", path);
+	spell(text, "driver=raw,filename=", path, "");
 	refused(EACCES, path, "read-only=on", text);
-	snprintf(text, sizeof(text), "driver=raw,filename=%s,read-only=on", path);
+	spell(text, "driver=raw,filename=", path, ",read-only=on");
 	refused(EACCES, path, "permission", text);
 	if (getuid() == 0) {
 		assert_int_equal(seteuid(0), 0);
@@ -147,12 +155,12 @@ static void test_no_permission(void **state)
 
 static void test_locks_exclude(void **state)
 {
-	char *path = blkrig_file(NULL, 8192), rw[300], ro[300], off[300];
+	char *path = blkrig_file(NULL, 8192), rw[TEXT], ro[TEXT], off[TEXT];
 	struct blkrig a, b;
 
-	snprintf(rw, sizeof(rw), "driver=raw,filename=%s", path);
-	snprintf(ro, sizeof(ro), "driver=raw,read-only=on,filename=%s", path);
-	snprintf(off, sizeof(off), "driver=raw,locking=off,filename=%s", path);
+	spell(rw, "driver=raw,filename=", path, "");
+	spell(ro, "driver=raw,read-only=on,filename=", path, "");
+	spell(off, "driver=raw,locking=off,filename=", path, "");
 	assert_int_equal(blkrig_open(&a, rw), 0);
 	refused(EAGAIN, path, "another process", rw);
 	refused(EAGAIN, path, "another process", ro);
@@ -185,13 +193,13 @@ static void test_lock_bytes(void **state)
 		{200, false, false}, {201, true, true},	  {202, false, false},
 		{203, true, true},   {204, false, false},
 	};
-	char *path = blkrig_file(NULL, 8192), text[300];
+	char *path = blkrig_file(NULL, 8192), text[TEXT];
 	struct blkrig r;
 	int fd = open(path, O_RDWR);
 
 	for (int ro = 0; ro < 2; ro++) {
-		snprintf(text, sizeof(text), "driver=raw,filename=%s,read-only=%s", path,
-			 ro ? "on" : "off");
+		spell(text, "driver=raw,filename=", path,
+		      ro ? ",read-only=on" : ",read-only=off");
 		assert_int_equal(blkrig_open(&r, text), 0);
 		for (unsigned i = 0; i < ARRAY_SIZE(want); i++) {
 			struct flock fl = {
@@ -259,12 +267,12 @@ static int exit_status(pid_t pid)
 
 static void test_locks_with_qemu(void **state)
 {
-	char *path = blkrig_file(NULL, 65536), text[300];
+	char *path = blkrig_file(NULL, 65536), text[TEXT];
 	struct blkrig r;
 	int keep, rc = 0;
 	pid_t pid;
 
-	snprintf(text, sizeof(text), "driver=raw,filename=%s", path);
+	spell(text, "driver=raw,filename=", path, "");
 	assert_int_equal(blkrig_open(&r, text), 0);
 	pid = qemu_io(path, false, "write 0 512\n", NULL);
 	if (pid < 0) {
