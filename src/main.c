@@ -6,15 +6,8 @@
  * threads start only afterwards, with nothing left to open.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/signalfd.h>
-#include <unistd.h>
 
-#include "base/log.h"
 #include "chardev/chr.h"
 #include "control/cli.h"
 #include "control/daemon.h"
@@ -31,7 +24,6 @@ struct nemu {
 	struct loop *loop;
 	struct qmp_server *qmp;
 	struct machine *machine;
-	struct loop_fd signals;
 	bool quitting;
 };
 
@@ -67,35 +59,6 @@ static void quit(void *opaque)
 	loop_stop(n->loop);
 }
 
-/* #syscalls(main): read */
-static void on_signal(void *opaque, uint32_t events)
-{
-	struct nemu *n = opaque;
-	struct signalfd_siginfo si;
-
-	if (read(n->signals.fd, &si, sizeof(si)) == sizeof(si)) {
-		log_info("nemu", "terminating on signal %u", si.ssi_signo);
-		machine_quit(n->machine, "host-signal");
-	}
-}
-
-/* #syscalls(start): signalfd4 rt_sigprocmask */
-static int watch_signals(struct nemu *n, struct err *err)
-{
-	sigset_t set;
-	int fd, ret;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	signal(SIGPIPE, SIG_IGN);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	ret = fd < 0 ? -errno : loop_fd_add(n->loop, &n->signals, fd, EPOLLIN, on_signal, n);
-	return ret ? err_set(err, -ret, "cannot watch for signals: %s", strerror(-ret)) : 0;
-}
-
 static int build(struct nemu *n, struct err *err)
 {
 	struct machine_env env = {.thread_init = thread_init};
@@ -119,7 +82,7 @@ static int build(struct nemu *n, struct err *err)
 	ret = ret ? ret : machine_new(n->loop, &n->cfg, &env, &n->machine, err);
 	ret = ret ? ret : policy_sockets(n, err);
 	ret = ret ? ret : vm_config_paths(&n->cfg, policy_path, n->broker, err);
-	ret = ret ? ret : watch_signals(n, err);
+	ret = ret ? ret : daemon_signals(&n->daemon, n->loop, n->machine, err);
 	ret = ret ? ret : sandbox_isolate(n->sandbox, n->broker, err);
 	return ret;
 }
@@ -171,6 +134,7 @@ int main(int argc, char **argv)
 		ret = ret ? ret : run(&n, &err);
 		qmp_free(n.qmp);
 		machine_free(n.machine);
+		daemon_end(&n.daemon);
 		broker_stop(n.broker);
 		sandbox_free(n.sandbox);
 		if (n.loop) {

@@ -3,12 +3,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/file.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "base/log.h"
+#include "machine/machine.h"
 
 /* #syscalls(start): pipe2 clone read wait4 setsid openat */
 int daemon_start(struct daemon *d, bool on, struct err *err)
@@ -96,4 +103,45 @@ int daemon_pidfile(const char *path, struct err *err)
 		return err_set(err, e, "-pidfile %s: cannot write it: %s", path, strerror(e));
 	}
 	return 0; /* stays open: the lock says that we live */
+}
+
+/* #syscalls(main): read */
+static void on_signal(void *opaque, uint32_t events)
+{
+	struct daemon *d = opaque;
+	struct signalfd_siginfo si;
+
+	if (read(d->signals.fd, &si, sizeof(si)) == sizeof(si)) {
+		log_info("nemu", "terminating on signal %u", si.ssi_signo);
+		machine_quit(d->machine, "host-signal");
+	}
+}
+
+/* #syscalls(start): signalfd4 rt_sigprocmask rt_sigaction */
+int daemon_signals(struct daemon *d, struct loop *l, struct machine *m, struct err *err)
+{
+	sigset_t set;
+	int fd, ret;
+
+	d->machine = m;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	signal(SIGPIPE, SIG_IGN);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	ret = fd < 0 ? -errno : loop_fd_add(l, &d->signals, fd, EPOLLIN, on_signal, d);
+	return ret ? err_set(err, -ret, "cannot watch for signals: %s", strerror(-ret)) : 0;
+}
+
+/* #syscalls(main): close */
+void daemon_end(struct daemon *d)
+{
+	if (d->signals.loop) {
+		int fd = d->signals.fd;
+
+		loop_fd_del(&d->signals);
+		close(fd);
+	}
 }

@@ -1,5 +1,5 @@
 /*
- * -daemonize and -pidfile. A client (libvirt) runs the program, waits until it exits with 0,
+ * The process among others: -daemonize, -pidfile and signals. A client (libvirt) runs the program, waits until it exits with 0,
  * reads the pid file and connects to the socket: so the parent ends only when all of that is
  * there, and the child lets go of standard error. Main thread, before any other exists.
  */
@@ -9,10 +9,15 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "event/loop.h"
+
+struct machine;
 
 struct daemon {
 	bool on;
 	int fd;      /* tells the parent that we are ready; -1: not daemonized */
+	struct loop_fd signals;
+	struct machine *machine;
 	int null_fd; /* /dev/null, to replace the standard descriptors with */
 };
 
@@ -20,6 +25,10 @@ struct daemon {
  * be kept open by whoever closes the others. */
 int daemon_start(struct daemon *d, bool on, struct err *err);
 void daemon_ready(struct daemon *d);
+/* SIGTERM, SIGINT and SIGHUP end the machine as QMP's quit does, from here on. Blocks them in this
+ * thread and in those that it starts. */
+int daemon_signals(struct daemon *d, struct loop *l, struct machine *m, struct err *err);
+void daemon_end(struct daemon *d); /* before the loop is freed */
 /* Writes the process id and takes a lock on the file; path NULL: nothing. -EAGAIN with a sentence
  * if a living process has it. */
 int daemon_pidfile(const char *path, struct err *err);
