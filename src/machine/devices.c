@@ -67,7 +67,7 @@ static const struct opt_desc props_net[] = {
 	{"iothread", OPT_STR, P(iothread)},
 	{"rx_queue_size", OPT_U16, P(rx_queue_size), 16, VIRTQ_MAX_SIZE, .def = "256"},
 	{"tx_queue_size", OPT_U16, P(tx_queue_size), 16, VIRTQ_MAX_SIZE, .def = "256"},
-	{"host_mtu", OPT_U16, P(mtu), 68, 65535, .def = "0"},
+	{"host_mtu", OPT_U16, P(mtu), 68, 65535},
 	{"csum", OPT_BOOL, P(csum), .def = "on"},
 	{"guest_csum", OPT_BOOL, P(guest_csum), .def = "on"},
 	{"gso", OPT_BOOL, P(gso), .def = "on"},

@@ -8,6 +8,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -165,8 +166,13 @@ class Vm:
 			if qmp:
 				self.qmp = Qmp(self.qmp_path)
 		except Exception:
+			try:
+				self.process.wait(2)
+			except subprocess.TimeoutExpired:
+				pass
+			why = f"nemu did not start (status {self.process.poll()}): {self.errors()}"
 			self.kill()
-			raise RuntimeError(f"nemu did not start: {self.errors()}") from None
+			raise RuntimeError(why) from None
 
 	def _connect(self, path):
 		end = time.monotonic() + 60
@@ -182,9 +188,14 @@ class Vm:
 				time.sleep(0.05)
 
 	def errors(self):
+		"""What it said on standard error, and the kernel's word if the filter killed it."""
 		self.stderr.flush()
 		with open(os.path.join(self.dir, "stderr"), errors="replace") as file:
-			return file.read()
+			text = file.read()
+		if self.process.poll() == -signal.SIGSYS:
+			log = subprocess.run(["dmesg"], capture_output=True, text=True).stdout
+			text += "\n".join(line for line in log.splitlines() if "type=1326" in line)
+		return text
 
 	def wait(self, limit=LIMIT):
 		"""Exit status; the serial port is read meanwhile, so that the guest does not wait."""
