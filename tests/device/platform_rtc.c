@@ -196,7 +196,7 @@ static void test_calendar(void **state)
 		time_t tt;
 
 		t = i % 2 ? t / 25 : i % 4 ? t : -t / 5;
-		e->now = t * NS / (llabs(t) > 9000000000 ? 30 : 1);
+		e->now = t / (llabs(t) > 9000000000 ? 30 : 1) * NS;
 		tt = (time_t)(e->now / NS - (e->now % NS < 0));
 		gmtime_r(&tt, &tm);
 		assert_int_equal(rd(e, RTC_CENTURY) * 100 + rd(e, RTC_YEAR), tm.tm_year + 1900);
