@@ -27,7 +27,7 @@ struct acpi_gas { /* 5.2.3.2 */
 	uint8_t access_size;
 	le64 address;
 };
-#define ACPI_SPACE_IO     1
+#define ACPI_SPACE_IO	  1
 #define ACPI_ACCESS_BYTE  1
 #define ACPI_ACCESS_DWORD 3
 
@@ -62,13 +62,13 @@ struct acpi_fadt { /* 5.2.9, revision 6.5 */
 } __attribute__((packed));
 _Static_assert(sizeof(struct acpi_fadt) == 276, "5.2.9");
 
-#define ACPI_FADT_WBINVD        (1u << 0)
-#define ACPI_FADT_PROC_C1       (1u << 2)
-#define ACPI_FADT_PWR_BUTTON    (1u << 4) /* no fixed power button */
-#define ACPI_FADT_SLP_BUTTON    (1u << 5) /* no fixed sleep button */
-#define ACPI_FADT_FIX_RTC       (1u << 6) /* no RTC wake status in fixed registers */
+#define ACPI_FADT_WBINVD	(1u << 0)
+#define ACPI_FADT_PROC_C1	(1u << 2)
+#define ACPI_FADT_PWR_BUTTON	(1u << 4) /* no fixed power button */
+#define ACPI_FADT_SLP_BUTTON	(1u << 5) /* no fixed sleep button */
+#define ACPI_FADT_FIX_RTC	(1u << 6) /* no RTC wake status in fixed registers */
 #define ACPI_FADT_RESET_REG_SUP (1u << 10)
-#define ACPI_FADT_HW_REDUCED    (1u << 20)
+#define ACPI_FADT_HW_REDUCED	(1u << 20)
 
 #define ACPI_BOOT_VGA_NOT_PRESENT (1u << 2)
 
@@ -110,13 +110,13 @@ struct acpi_madt_x2apic_nmi { /* 5.2.12.13 */
 	uint8_t lint;
 	uint8_t reserved[3];
 };
-#define ACPI_MADT_LAPIC      0
+#define ACPI_MADT_LAPIC	     0
 #define ACPI_MADT_IOAPIC     1
 #define ACPI_MADT_LAPIC_NMI  4
 #define ACPI_MADT_X2APIC     9
 #define ACPI_MADT_X2APIC_NMI 10
 
-#define ACPI_MADT_ENABLED        (1u << 0)
+#define ACPI_MADT_ENABLED	 (1u << 0)
 #define ACPI_MADT_ONLINE_CAPABLE (1u << 1)
 
 struct acpi_mcfg {
@@ -144,8 +144,8 @@ struct acpi_rsdp { /* 5.2.5.3 */
 _Static_assert(sizeof(struct acpi_rsdp) == 36, "5.2.5.3");
 
 /* The loader script in fw_cfg: etc/table-loader. QEMU, BIOS linker/loader. */
-#define LOADER_FILE_LEN     56
-#define LOADER_ALLOCATE     1
+#define LOADER_FILE_LEN	    56
+#define LOADER_ALLOCATE	    1
 #define LOADER_ADD_POINTER  2
 #define LOADER_ADD_CHECKSUM 3
 #define LOADER_ZONE_HIGH    1

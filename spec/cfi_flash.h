@@ -6,17 +6,17 @@
 #define SPEC_CFI_FLASH_H
 
 #define CFI_CMD_PROGRAM_ALT  0x10
-#define CFI_CMD_ERASE        0x20
-#define CFI_CMD_PROGRAM      0x40
+#define CFI_CMD_ERASE	     0x20
+#define CFI_CMD_PROGRAM	     0x40
 #define CFI_CMD_CLEAR_STATUS 0x50
 #define CFI_CMD_READ_STATUS  0x70
-#define CFI_CMD_READ_ID      0x90
-#define CFI_CMD_QUERY        0x98
-#define CFI_CMD_CONFIRM      0xD0
+#define CFI_CMD_READ_ID	     0x90
+#define CFI_CMD_QUERY	     0x98
+#define CFI_CMD_CONFIRM	     0xD0
 #define CFI_CMD_READ_ARRAY   0xFF
 
-#define CFI_STATUS_READY         0x80
-#define CFI_STATUS_ERASE_ERROR   0x20
+#define CFI_STATUS_READY	 0x80
+#define CFI_STATUS_ERASE_ERROR	 0x20
 #define CFI_STATUS_PROGRAM_ERROR 0x10 /* both error bits: bad command sequence */
 
 #define CFI_INTEL_MANUFACTURER 0x89

@@ -8,35 +8,35 @@
 #include "base/wire.h"
 
 #define FW_CFG_SIGNATURE    0x00 /* "QEMU" */
-#define FW_CFG_ID           0x01 /* le32 */
-#define FW_CFG_UUID         0x02
-#define FW_CFG_RAM_SIZE     0x03
+#define FW_CFG_ID	    0x01 /* le32 */
+#define FW_CFG_UUID	    0x02
+#define FW_CFG_RAM_SIZE	    0x03
 #define FW_CFG_NOGRAPHIC    0x04
-#define FW_CFG_NB_CPUS      0x05 /* le16: CPUs that run at boot */
+#define FW_CFG_NB_CPUS	    0x05 /* le16: CPUs that run at boot */
 #define FW_CFG_KERNEL_SIZE  0x08
 #define FW_CFG_INITRD_SIZE  0x0b
-#define FW_CFG_NUMA         0x0d
+#define FW_CFG_NUMA	    0x0d
 #define FW_CFG_BOOT_MENU    0x0e
-#define FW_CFG_MAX_CPUS     0x0f /* le16 */
+#define FW_CFG_MAX_CPUS	    0x0f /* le16 */
 #define FW_CFG_KERNEL_DATA  0x11
 #define FW_CFG_INITRD_DATA  0x12
 #define FW_CFG_CMDLINE_SIZE 0x14
 #define FW_CFG_CMDLINE_DATA 0x15
 #define FW_CFG_SETUP_SIZE   0x17
 #define FW_CFG_SETUP_DATA   0x18
-#define FW_CFG_FILE_DIR     0x19
+#define FW_CFG_FILE_DIR	    0x19
 #define FW_CFG_FILE_FIRST   0x20
 
-#define FW_CFG_VERSION      0x01 /* in FW_CFG_ID: the traditional interface */
-#define FW_CFG_VERSION_DMA  0x02
+#define FW_CFG_VERSION	   0x01 /* in FW_CFG_ID: the traditional interface */
+#define FW_CFG_VERSION_DMA 0x02
 
 #define FW_CFG_MAX_FILE_PATH 56 /* with the NUL */
 
 /* Port layout, relative to the base: u16 selector, u8 data, be64 DMA address in two halves. */
-#define FW_CFG_SELECTOR_OFF 0
-#define FW_CFG_DATA_OFF     1
-#define FW_CFG_DMA_HI_OFF   4
-#define FW_CFG_DMA_LO_OFF   8 /* writing this half starts the transfer */
+#define FW_CFG_SELECTOR_OFF  0
+#define FW_CFG_DATA_OFF	     1
+#define FW_CFG_DMA_HI_OFF    4
+#define FW_CFG_DMA_LO_OFF    8 /* writing this half starts the transfer */
 #define FW_CFG_DMA_SIGNATURE UINT64_C(0x51454d5520434647) /* "QEMU CFG" */
 
 #define FW_CFG_DMA_CTL_ERROR  0x01

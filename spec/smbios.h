@@ -35,8 +35,8 @@ struct smbios_type0 { /* 7.1 platform firmware */
 	le16 rom_size_ext;
 } __attribute__((packed));
 #define SMBIOS_FW_CHARACTERISTICS_UNSUPPORTED (1u << 3)
-#define SMBIOS_FW_EXT2_UEFI                   (1u << 3)
-#define SMBIOS_FW_EXT2_VIRTUAL                (1u << 4)
+#define SMBIOS_FW_EXT2_UEFI		      (1u << 3)
+#define SMBIOS_FW_EXT2_VIRTUAL		      (1u << 4)
 
 struct smbios_type1 { /* 7.2 system */
 	struct smbios_header header;
@@ -55,8 +55,8 @@ struct smbios_type3 { /* 7.4 chassis */
 	uint8_t height, power_cords, elements, element_len;
 	uint8_t sku;
 } __attribute__((packed));
-#define SMBIOS_CHASSIS_OTHER   1
-#define SMBIOS_STATE_SAFE      3
+#define SMBIOS_CHASSIS_OTHER	1
+#define SMBIOS_STATE_SAFE	3
 #define SMBIOS_SECURITY_UNKNOWN 2
 
 struct smbios_type4 { /* 7.5 processor */
@@ -72,13 +72,13 @@ struct smbios_type4 { /* 7.5 processor */
 	le16 characteristics, family2;
 	le16 core_count2, core_enabled2, thread_count2;
 } __attribute__((packed));
-#define SMBIOS_CPU_CENTRAL        3
-#define SMBIOS_CPU_FAMILY_OTHER   1
-#define SMBIOS_CPU_ENABLED        0x41 /* populated and enabled */
-#define SMBIOS_CPU_UPGRADE_OTHER  1
-#define SMBIOS_CPU_64BIT          (1u << 2)
-#define SMBIOS_CPU_MULTI_CORE     (1u << 3)
-#define SMBIOS_NO_HANDLE          0xffff
+#define SMBIOS_CPU_CENTRAL	 3
+#define SMBIOS_CPU_FAMILY_OTHER	 1
+#define SMBIOS_CPU_ENABLED	 0x41 /* populated and enabled */
+#define SMBIOS_CPU_UPGRADE_OTHER 1
+#define SMBIOS_CPU_64BIT	 (1u << 2)
+#define SMBIOS_CPU_MULTI_CORE	 (1u << 3)
+#define SMBIOS_NO_HANDLE	 0xffff
 
 struct smbios_type16 { /* 7.17 memory array */
 	struct smbios_header header;
@@ -89,9 +89,9 @@ struct smbios_type16 { /* 7.17 memory array */
 	le64 max_capacity_ext;
 } __attribute__((packed));
 #define SMBIOS_MEM_LOCATION_OTHER 1
-#define SMBIOS_MEM_USE_SYSTEM     3
-#define SMBIOS_MEM_ECC_NONE       3
-#define SMBIOS_MEM_CAPACITY_EXT   UINT32_C(0x80000000)
+#define SMBIOS_MEM_USE_SYSTEM	  3
+#define SMBIOS_MEM_ECC_NONE	  3
+#define SMBIOS_MEM_CAPACITY_EXT	  UINT32_C(0x80000000)
 
 struct smbios_type17 { /* 7.18 memory device, as of version 3.2 */
 	struct smbios_header header;
@@ -115,11 +115,11 @@ struct smbios_type17 { /* 7.18 memory device, as of version 3.2 */
 	le64 nonvolatile, volatile_size, cache, logical;
 } __attribute__((packed));
 _Static_assert(sizeof(struct smbios_type17) == 0x54, "7.18");
-#define SMBIOS_DEV_FORM_DIMM     9
-#define SMBIOS_DEV_TYPE_RAM      7
-#define SMBIOS_DEV_DETAIL_OTHER  (1u << 1)
-#define SMBIOS_DEV_SIZE_EXT      0x7fff
-#define SMBIOS_DEV_TECH_DRAM     3
+#define SMBIOS_DEV_FORM_DIMM	 9
+#define SMBIOS_DEV_TYPE_RAM	 7
+#define SMBIOS_DEV_DETAIL_OTHER	 (1u << 1)
+#define SMBIOS_DEV_SIZE_EXT	 0x7fff
+#define SMBIOS_DEV_TECH_DRAM	 3
 #define SMBIOS_DEV_MODE_VOLATILE (1u << 3)
 
 struct smbios_type19 { /* 7.20 memory array mapped address */

@@ -23,18 +23,18 @@
 #define UART_IER_EDSSI 0x08 /* modem status */
 #define UART_IER_MASK  0x0f
 
-#define UART_IIR_NONE    0x01
-#define UART_IIR_MSI     0x00
-#define UART_IIR_THRI    0x02
-#define UART_IIR_RDI     0x04
-#define UART_IIR_RLSI    0x06
+#define UART_IIR_NONE	 0x01
+#define UART_IIR_MSI	 0x00
+#define UART_IIR_THRI	 0x02
+#define UART_IIR_RDI	 0x04
+#define UART_IIR_RLSI	 0x06
 #define UART_IIR_TIMEOUT 0x0c
-#define UART_IIR_FIFO    0xc0
+#define UART_IIR_FIFO	 0xc0
 
-#define UART_FCR_ENABLE   0x01
+#define UART_FCR_ENABLE	  0x01
 #define UART_FCR_CLEAR_RX 0x02
 #define UART_FCR_CLEAR_TX 0x04
-#define UART_FCR_DMA      0x08
+#define UART_FCR_DMA	  0x08
 #define UART_FCR_TRIGGER  0xc0
 
 #define UART_LCR_WLS  0x03 /* word length: 5 + value */

@@ -53,8 +53,8 @@
 #include "spec/cfi_flash.h"
 #include "spec/platform_x86.h"
 
-#define BLOCK    FLASH_BLOCK
-#define QUEUE    64
+#define BLOCK	 FLASH_BLOCK
+#define QUEUE	 64
 #define DELAY_NS UINT64_C(10000000)
 #define RETRY_NS UINT64_C(1000000000)
 
@@ -288,8 +288,8 @@ static void mode_apply(void *opaque)
 
 static void status_error(struct flash *f)
 {
-	atomic_fetch_or(&f->status, CFI_STATUS_READY | CFI_STATUS_ERASE_ERROR |
-					    CFI_STATUS_PROGRAM_ERROR);
+	atomic_fetch_or(&f->status,
+			CFI_STATUS_READY | CFI_STATUS_ERASE_ERROR | CFI_STATUS_PROGRAM_ERROR);
 }
 
 /* The first byte of a command. */
@@ -341,14 +341,16 @@ static void flash_write(void *opaque, uint64_t off, uint64_t value, unsigned siz
 		if (array_change(f, (uint32_t)off, 1, false, v)) {
 			atomic_fetch_or(&f->status, CFI_STATUS_READY);
 		} else {
-			atomic_fetch_or(&f->status, CFI_STATUS_READY | CFI_STATUS_PROGRAM_ERROR);
+			atomic_fetch_or(&f->status,
+					CFI_STATUS_READY | CFI_STATUS_PROGRAM_ERROR);
 		}
 		atomic_store(&f->mode, ARRAY);
 		break;
 	case ERASE:
 		if (v != CFI_CMD_CONFIRM) {
 			status_error(f);
-		} else if (array_change(f, (uint32_t)align_down(off, BLOCK), BLOCK, true, 0xff)) {
+		} else if (array_change(f, (uint32_t)align_down(off, BLOCK), BLOCK, true,
+					0xff)) {
 			atomic_fetch_or(&f->status, CFI_STATUS_READY);
 		} else {
 			atomic_fetch_or(&f->status, CFI_STATUS_READY | CFI_STATUS_ERASE_ERROR);
@@ -370,16 +372,15 @@ static void flash_write(void *opaque, uint64_t off, uint64_t value, unsigned siz
 static uint8_t query_byte(const struct flash *f, uint64_t off)
 {
 	static const uint8_t table[] = {
-		[0x10] = 'Q', [0x11] = 'R', [0x12] = 'Y',
-		[0x13] = 0x01, /* Intel Extended */
-		[0x15] = 0x31, /* its table */
-		[0x1b] = 0x27, [0x1c] = 0x36, /* 2.7 to 3.6 V */
-		[0x1f] = 0x07, /* program: 2^7 us */
-		[0x21] = 0x0a, /* erase: 2^10 ms */
+		[0x10] = 'Q',  [0x11] = 'R',  [0x12] = 'Y', [0x13] = 0x01, /* Intel Extended */
+		[0x15] = 0x31,						   /* its table */
+		[0x1b] = 0x27, [0x1c] = 0x36,				   /* 2.7 to 3.6 V */
+		[0x1f] = 0x07,						   /* program: 2^7 us */
+		[0x21] = 0x0a,						   /* erase: 2^10 ms */
 		[0x23] = 0x04, [0x25] = 0x04, /* at most 2^4 times that */
-		[0x2c] = 0x01, /* one erase region */
-		[0x31] = 'P', [0x32] = 'R', [0x33] = 'I', [0x34] = '1', [0x35] = '1',
-		[0x40] = 0x00,
+		[0x2c] = 0x01,		      /* one erase region */
+		[0x31] = 'P',  [0x32] = 'R',  [0x33] = 'I', [0x34] = '1',
+		[0x35] = '1',  [0x40] = 0x00,
 	};
 	uint32_t blocks = f->size / BLOCK - 1;
 
@@ -434,13 +435,14 @@ static const struct state_desc flash_desc = {
 	.version = 1,
 	.min_version = 1,
 	.size = sizeof(struct flash_state),
-	.fields = (const struct state_field[]){
-		STATE_F_RANGE(STATE_U8, struct flash_state, mode, 0, MODES - 1),
-		STATE_F_U8(struct flash_state, status),
-		STATE_F_RANGE(STATE_U8, struct flash_state, pending, 0, PENDINGS - 1),
-		STATE_F_BUF(struct flash_state, content, size),
-		STATE_F_END,
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_F_RANGE(STATE_U8, struct flash_state, mode, 0, MODES - 1),
+			STATE_F_U8(struct flash_state, status),
+			STATE_F_RANGE(STATE_U8, struct flash_state, pending, 0, PENDINGS - 1),
+			STATE_F_BUF(struct flash_state, content, size),
+			STATE_F_END,
+		},
 };
 
 static int flash_save(struct device *d, void *p, struct err *err)
@@ -462,8 +464,10 @@ static int flash_load(struct device *d, const void *p, struct err *err)
 	const struct flash_state *st = p;
 
 	if (st->size != f->size) {
-		return err_set(err, EINVAL, "the state has a flash of %u bytes, %s has %u; use a "
-			       "copy of the same file", st->size, f->path, f->size);
+		return err_set(err, EINVAL,
+			       "the state has a flash of %u bytes, %s has %u; use a "
+			       "copy of the same file",
+			       st->size, f->path, f->size);
 	}
 	for (uint32_t block = 0; block < f->size / BLOCK; block++) {
 		size_t off = (size_t)block * BLOCK;
@@ -536,7 +540,8 @@ static void flash_destroy(struct device *d)
 
 	bus_del(f->vm->bus, &f->region);
 	if (queue_flush(f)) {
-		log_err(d->id, "%u changed blocks of 4 KiB are lost, %s is as it was before them",
+		log_err(d->id,
+			"%u changed blocks of 4 KiB are lost, %s is as it was before them",
 			f->count, f->path);
 	}
 	loop_work_cancel(f->vm->loop, &f->arm_work);
@@ -594,7 +599,8 @@ int flash_device_new(struct vm *vm, const char *id, const char *path, int fd,
 	};
 	ret = bus_add(vm->bus, &f->region);
 	if (ret) {
-		err_set(err, -ret, "the addresses at 0x%" PRIx64 " for the flash of %s are taken",
+		err_set(err, -ret,
+			"the addresses at 0x%" PRIx64 " for the flash of %s are taken",
 			mem_region_gpa(rom), path);
 		goto free_flash;
 	}

@@ -49,28 +49,37 @@ static int image_open(const struct flash_config *c, struct image *img, struct er
 				       c->readonly ? "make it readable for this user"
 						   : "make it writable, or give readonly=on");
 		}
-		return err_set(err, -ret, "%s: cannot open %s: %s; give the path of a firmware "
-			       "image", c->option, c->path, strerror(-ret));
+		return err_set(err, -ret,
+			       "%s: cannot open %s: %s; give the path of a firmware "
+			       "image",
+			       c->option, c->path, strerror(-ret));
 	}
 	if (fstat(fd, &sb) < 0 || !S_ISREG(sb.st_mode)) {
-		ret = err_set(err, EINVAL, "%s: %s is not a regular file; give a firmware image",
-			      c->option, c->path);
+		ret = err_set(err, EINVAL,
+			      "%s: %s is not a regular file; give a firmware image", c->option,
+			      c->path);
 		goto close_fd;
 	}
 	if (!sb.st_size || sb.st_size % FLASH_BLOCK || (uint64_t)sb.st_size > PLAT_FLASH_MAX) {
-		ret = err_set(err, EINVAL, "%s: %s has %lld bytes, which is no multiple of 4 KiB up "
-			      "to %u MiB; give a complete firmware image", c->option, c->path,
-			      (long long)sb.st_size, (unsigned)(PLAT_FLASH_MAX / MiB));
+		ret = err_set(err, EINVAL,
+			      "%s: %s has %lld bytes, which is no multiple of 4 KiB up "
+			      "to %u MiB; give a complete firmware image",
+			      c->option, c->path, (long long)sb.st_size,
+			      (unsigned)(PLAT_FLASH_MAX / MiB));
 		goto close_fd;
 	}
 	if (fcntl(fd, F_OFD_SETLK, &fl) < 0) {
 		if (errno == EAGAIN || errno == EACCES) {
-			ret = err_set(err, EBUSY, "%s: %s is in use by another process; stop that "
-				      "or give a copy of the file", c->option, c->path);
+			ret = err_set(err, EBUSY,
+				      "%s: %s is in use by another process; stop that "
+				      "or give a copy of the file",
+				      c->option, c->path);
 			goto close_fd;
 		}
-		log_warn(c->path, "cannot be locked (%s): nothing keeps a second process from "
-			 "writing it", strerror(errno));
+		log_warn(c->path,
+			 "cannot be locked (%s): nothing keeps a second process from "
+			 "writing it",
+			 strerror(errno));
 	}
 	img->fd = fd;
 	img->size = (uint32_t)sb.st_size;
@@ -96,7 +105,8 @@ static int image_read(const struct flash_config *c, const struct image *img, uin
 		if (n <= 0) {
 			int errnum = n ? errno : EIO;
 
-			return err_set(err, errnum, "%s: cannot read %s: %s", c->option, c->path,
+			return err_set(err, errnum, "%s: cannot read %s: %s", c->option,
+				       c->path,
 				       n ? strerror(errnum) : "it became shorter meanwhile");
 		}
 		done += (size_t)n;
@@ -136,9 +146,10 @@ static int unit_add(struct vm *vm, const struct flash_config *c, unsigned unit, 
 	}
 	*dev = false;
 	if (img.size > PLAT_FLASH_MAX - (PLAT_FLASH_END - end)) {
-		ret = err_set(err, EINVAL, "%s: %s and the image before it have more than %u MiB "
-			      "together; give smaller images", c->option, c->path,
-			      (unsigned)(PLAT_FLASH_MAX / MiB));
+		ret = err_set(err, EINVAL,
+			      "%s: %s and the image before it have more than %u MiB "
+			      "together; give smaller images",
+			      c->option, c->path, (unsigned)(PLAT_FLASH_MAX / MiB));
 		goto close_image;
 	}
 	ret = mem_region_add(vm->mem, c->readonly ? "rom" : "flash", end - img.size, img.size,

@@ -297,8 +297,7 @@ static void port_write(void *opaque, uint64_t off, uint64_t value, unsigned size
 	} else if (off == FW_CFG_DMA_HI_OFF && size == 4) {
 		fw->dma_hi = __builtin_bswap32((uint32_t)value);
 	} else if (off == FW_CFG_DMA_LO_OFF && size == 4) {
-		uint64_t desc = (uint64_t)fw->dma_hi << 32 |
-				__builtin_bswap32((uint32_t)value);
+		uint64_t desc = (uint64_t)fw->dma_hi << 32 | __builtin_bswap32((uint32_t)value);
 
 		fw->dma_hi = 0;
 		dma_run(fw, desc);
@@ -334,7 +333,8 @@ static int writable_validate(const void *p, struct err *err)
 	const struct writable_state *w = p;
 
 	if (w->name[sizeof(w->name) - 1]) {
-		return err_set(err, EINVAL, "the state of fw_cfg has a file name without an end");
+		return err_set(err, EINVAL,
+			       "the state of fw_cfg has a file name without an end");
 	}
 	return 0;
 }
@@ -344,11 +344,12 @@ static const struct state_desc writable_desc = {
 	.version = 1,
 	.min_version = 1,
 	.size = sizeof(struct writable_state),
-	.fields = (const struct state_field[]){
-		STATE_F_BYTES(struct writable_state, name),
-		STATE_F_BUF(struct writable_state, data, len),
-		STATE_F_END,
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_F_BYTES(struct writable_state, name),
+			STATE_F_BUF(struct writable_state, data, len),
+			STATE_F_END,
+		},
 	.validate = writable_validate,
 };
 
@@ -357,13 +358,15 @@ static const struct state_desc fw_cfg_desc = {
 	.version = 1,
 	.min_version = 1,
 	.size = sizeof(struct fw_cfg_state),
-	.fields = (const struct state_field[]){
-		STATE_F_U16(struct fw_cfg_state, selector),
-		STATE_F_U64(struct fw_cfg_state, offset),
-		STATE_F_U32(struct fw_cfg_state, dma_hi),
-		STATE_F_VARRAY(struct fw_cfg_state, writable, &writable_desc, nwritable),
-		STATE_F_END,
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_F_U16(struct fw_cfg_state, selector),
+			STATE_F_U64(struct fw_cfg_state, offset),
+			STATE_F_U32(struct fw_cfg_state, dma_hi),
+			STATE_F_VARRAY(struct fw_cfg_state, writable, &writable_desc,
+				       nwritable),
+			STATE_F_END,
+		},
 };
 
 static int fw_cfg_save(struct device *d, void *p, struct err *err)
@@ -409,8 +412,10 @@ static int fw_cfg_load(struct device *d, const void *p, struct err *err)
 		const struct file *f = file_find(fw, (const char *)w->name);
 
 		if (!f || !f->written || f->item.len != w->len) {
-			return err_set(err, EINVAL, "the state has a fw_cfg file %s of %u bytes, "
-				       "which this machine does not have", w->name, w->len);
+			return err_set(err, EINVAL,
+				       "the state has a fw_cfg file %s of %u bytes, "
+				       "which this machine does not have",
+				       w->name, w->len);
 		}
 	}
 	for (uint32_t i = 0; i < st->nwritable; i++) {
@@ -551,8 +556,10 @@ static int file_insert(struct fw_cfg *fw, struct file *f, const char *name, stru
 	int ret;
 
 	if (!*name || strlen(name) >= FW_CFG_MAX_FILE_PATH || f->item.len > UINT32_MAX) {
-		ret = err_set(err, EINVAL, "fw_cfg: the file \"%s\" has a name of 1 to %d "
-			      "characters and at most 4 GiB", name, FW_CFG_MAX_FILE_PATH - 1);
+		ret = err_set(err, EINVAL,
+			      "fw_cfg: the file \"%s\" has a name of 1 to %d "
+			      "characters and at most 4 GiB",
+			      name, FW_CFG_MAX_FILE_PATH - 1);
 		goto free_file;
 	}
 	if (file_find(fw, name)) {
@@ -619,9 +626,10 @@ int fw_cfg_add_file_writable(struct fw_cfg *fw, const char *name, const void *da
 		n += fw->file[i]->written != NULL;
 	}
 	if (!len || len > FW_CFG_MAX_WRITABLE || n == MAX_WRITABLE_FILES) {
-		return err_set(err, EINVAL, "fw_cfg: the writable file \"%s\" of %zu bytes is one "
-			       "too many, empty or above %d bytes", name, len,
-			       FW_CFG_MAX_WRITABLE);
+		return err_set(err, EINVAL,
+			       "fw_cfg: the writable file \"%s\" of %zu bytes is one "
+			       "too many, empty or above %d bytes",
+			       name, len, FW_CFG_MAX_WRITABLE);
 	}
 	f = calloc(1, sizeof(*f));
 	content = calloc(1, len);

@@ -23,15 +23,15 @@
 #define MAX_DIMMS  256 /* 16 TiB; more memory makes larger ones */
 
 enum { /* handles */
-	H_FIRMWARE = 0x0000,
-	H_SYSTEM = 0x0100,
-	H_CHASSIS = 0x0300,
-	H_CPU = 0x0400,
-	H_ARRAY = 0x1000,
-	H_DIMM = 0x1100, /* and following */
-	H_MAPPED = 0x1300,
-	H_BOOT = 0x2000,
-	H_END = 0x7f00,
+       H_FIRMWARE = 0x0000,
+       H_SYSTEM = 0x0100,
+       H_CHASSIS = 0x0300,
+       H_CPU = 0x0400,
+       H_ARRAY = 0x1000,
+       H_DIMM = 0x1100, /* and following */
+       H_MAPPED = 0x1300,
+       H_BOOT = 0x2000,
+       H_END = 0x7f00,
 };
 
 struct out {
@@ -83,8 +83,10 @@ static void put_structure(struct out *o, const void *p, size_t len, const char *
 	put(o, "\0", 2);
 }
 
-#define HEADER(st, t, h) \
-	{ .type = t, .length = sizeof(st), .handle = le16_of((uint16_t)(h)) }
+#define HEADER(st, t, h)                                                                       \
+	{                                                                                      \
+		.type = t, .length = sizeof(st), .handle = le16_of((uint16_t)(h))              \
+	}
 
 static void put_firmware(struct out *o)
 {
@@ -116,11 +118,12 @@ static void put_system(struct out *o, const struct smbios_facts *f)
 		.wake_up = SMBIOS_WAKE_UP_POWER_SWITCH,
 		.family = 4,
 	};
-	const char *const strings[] = {"NEMU", f->product, NEMU_VERSION, "Virtual Machine", NULL};
+	const char *const strings[] = {"NEMU", f->product, NEMU_VERSION, "Virtual Machine",
+				       NULL};
 
 	if (f->has_uuid) {
 		/* 7.2.1: the first three fields are little-endian, the text is not */
-		static const uint8_t order[16] = {3, 2, 1, 0,  5,  4,  7,  6,
+		static const uint8_t order[16] = {3, 2, 1,  0,	5,  4,	7,  6,
 						  8, 9, 10, 11, 12, 13, 14, 15};
 
 		for (unsigned i = 0; i < 16; i++) {
@@ -168,8 +171,8 @@ static void put_processor(struct out *o, const struct smbios_facts *f)
 		.core_count = few,
 		.core_enabled = few,
 		.thread_count = few,
-		.characteristics = le16_of(SMBIOS_CPU_64BIT |
-					   (f->ncpus > 1 ? SMBIOS_CPU_MULTI_CORE : 0)),
+		.characteristics =
+			le16_of(SMBIOS_CPU_64BIT | (f->ncpus > 1 ? SMBIOS_CPU_MULTI_CORE : 0)),
 		.family2 = le16_of(SMBIOS_CPU_FAMILY_OTHER),
 		.core_count2 = many,
 		.core_enabled2 = many,
@@ -190,8 +193,9 @@ static void put_array(struct out *o, uint64_t ram, unsigned dimms)
 		.location = SMBIOS_MEM_LOCATION_OTHER,
 		.use = SMBIOS_MEM_USE_SYSTEM,
 		.error_correction = SMBIOS_MEM_ECC_NONE,
-		.max_capacity = le32_of(kib < SMBIOS_MEM_CAPACITY_EXT ? (uint32_t)kib
-								      : SMBIOS_MEM_CAPACITY_EXT),
+		.max_capacity =
+			le32_of(kib < SMBIOS_MEM_CAPACITY_EXT ? (uint32_t)kib
+							      : SMBIOS_MEM_CAPACITY_EXT),
 		.error_handle = le16_of(0xfffe), /* none provided */
 		.devices = le16_of((uint16_t)dimms),
 		.max_capacity_ext = le64_of(kib < SMBIOS_MEM_CAPACITY_EXT ? 0 : ram),
@@ -206,8 +210,8 @@ static void put_dimm(struct out *o, unsigned n, uint64_t size)
 	bool kib_units = size % MiB || !mib;
 	bool ext = !kib_units && mib >= SMBIOS_DEV_SIZE_EXT;
 	/* sizes that are no whole MiB count KiB, flagged by bit 15; they are below 32 MiB */
-	uint16_t small = kib_units ? (uint16_t)(0x8000 | MIN(size / KiB, 0x7ffeu))
-				   : (uint16_t)mib;
+	uint16_t small =
+		kib_units ? (uint16_t)(0x8000 | MIN(size / KiB, 0x7ffeu)) : (uint16_t)mib;
 	const struct smbios_type17 t = {
 		.header = HEADER(t, 17, H_DIMM + n),
 		.array_handle = le16_of(H_ARRAY),
@@ -351,8 +355,10 @@ int smbios_place(struct mem *m, const struct smbios_facts *facts, struct err *er
 		return ret;
 	}
 	if (s.len > PLAT_BIOS_AREA_END - table) {
-		ret = err_set(err, ENOSPC, "the SMBIOS tables need %zu bytes, more than there are "
-			      "below 1 MiB", s.len);
+		ret = err_set(err, ENOSPC,
+			      "the SMBIOS tables need %zu bytes, more than there are "
+			      "below 1 MiB",
+			      s.len);
 		goto free_tables;
 	}
 	smbios_relocate(&s, table);

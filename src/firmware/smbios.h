@@ -17,8 +17,8 @@ struct smbios_facts {
 	const char *product; /* machine type with version: "virt-1.0" */
 	const char *name;    /* -name, or NULL: the chassis' asset tag */
 	bool has_uuid;
-	uint8_t uuid[16];    /* -uuid in the order of its text */
-	unsigned ncpus;      /* present at boot */
+	uint8_t uuid[16];	    /* -uuid in the order of its text */
+	unsigned ncpus;		    /* present at boot */
 	uint64_t ram_low, ram_high; /* bytes below and above 4 GiB */
 };
 

@@ -60,8 +60,8 @@ static void rte(struct env *e, unsigned pin, uint64_t v)
 
 static uint64_t rte_get(struct env *e, unsigned pin)
 {
-	return rd(e, (uint8_t)(0x10 + 2 * pin)) |
-	       (uint64_t)rd(e, (uint8_t)(0x10 + 2 * pin + 1)) << 32;
+	return rd(e, (uint8_t)(0x10 + 2 * pin)) | (uint64_t)rd(e, (uint8_t)(0x10 + 2 * pin + 1))
+							  << 32;
 }
 
 static void line(struct env *e, unsigned pin, bool level)

@@ -214,8 +214,8 @@ static void test_calendar(void **state)
 
 		gmtime_r(&tt, &tm);
 		set(e, RTC_B_24H | RTC_B_DM, (uint8_t)((tm.tm_year + 1900) / 100),
-		    (uint8_t)(tm.tm_year % 100), (uint8_t)(tm.tm_mon + 1), (uint8_t)tm.tm_mday, 12,
-		    34, 56);
+		    (uint8_t)(tm.tm_year % 100), (uint8_t)(tm.tm_mon + 1), (uint8_t)tm.tm_mday,
+		    12, 34, 56);
 		assert_int_equal(rd(e, RTC_DAY_OF_MONTH), tm.tm_mday);
 		assert_int_equal(rd(e, RTC_DAY_OF_WEEK), tm.tm_wday + 1);
 		assert_int_equal(rd(e, RTC_MONTH), tm.tm_mon + 1);

@@ -259,8 +259,8 @@ static void test_errors(void **state)
 	e->chr.client.event(e->chr.client.opaque, CHR_BREAK);
 	fake_chr_feed(&e->chr, "b", 1);
 	/* the break stands behind 'a': known as an error in the FIFO, not yet as a break */
-	assert_int_equal(rd(e, UART_LSR), UART_LSR_DR | UART_LSR_ERRF | UART_LSR_THRE |
-						  UART_LSR_TEMT);
+	assert_int_equal(rd(e, UART_LSR),
+			 UART_LSR_DR | UART_LSR_ERRF | UART_LSR_THRE | UART_LSR_TEMT);
 	assert_int_equal(rd(e, UART_IIR), UART_IIR_FIFO | UART_IIR_RDI);
 	assert_int_equal(rd(e, UART_RBR), 'a');
 	assert_int_equal(rd(e, UART_IIR), UART_IIR_FIFO | UART_IIR_RLSI);
@@ -476,7 +476,8 @@ static void *printer_main(void *arg)
 	fake_cpu_pio_write(&cpu, PLAT_UART_PORT + UART_FCR, UART_FCR_ENABLE, 1);
 	fake_cpu_pio_write(&cpu, PLAT_UART_PORT + UART_IER, UART_IER_ETBEI, 1);
 	while (n < BYTES) {
-		if ((fake_cpu_pio_read(&cpu, PLAT_UART_PORT + UART_IIR, 1) & 0x0f) != UART_IIR_THRI) {
+		if ((fake_cpu_pio_read(&cpu, PLAT_UART_PORT + UART_IIR, 1) & 0x0f) !=
+		    UART_IIR_THRI) {
 			/* an interrupt has to come */
 			assert_true(++spins < 50000000);
 			sched_yield();
@@ -518,10 +519,17 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_identify), T(test_send),	 T(test_receive),
-		T(test_timeout),  T(test_errors), T(test_modem),
-		T(test_slow),	  T(test_stuck), T(test_state),
-		T(test_threads),  cmocka_unit_test(test_last_words),
+		T(test_identify),
+		T(test_send),
+		T(test_receive),
+		T(test_timeout),
+		T(test_errors),
+		T(test_modem),
+		T(test_slow),
+		T(test_stuck),
+		T(test_state),
+		T(test_threads),
+		cmocka_unit_test(test_last_words),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

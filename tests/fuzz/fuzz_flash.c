@@ -115,7 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			}
 			pending = 0;
 			break;
-second:
+		second:
 			if (pending == 1) {
 				model[off] = 0;
 			}

@@ -36,8 +36,8 @@ static uint64_t window_end;
 
 static void facts(void *opaque, struct acpi_facts *f)
 {
-	*f = (struct acpi_facts){.cpu = cpus, .ncpus = 3, .mem64_base = 4096,
-				 .mem64_end = window_end};
+	*f = (struct acpi_facts){
+		.cpu = cpus, .ncpus = 3, .mem64_base = 4096, .mem64_end = window_end};
 }
 
 static void written(void *opaque, const void *data, size_t len)
@@ -95,7 +95,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		case 4: { /* a descriptor anywhere */
 			uint64_t at = take(&in, 5);
 
-			fake_pio_write(fv, PORT + 4, __builtin_bswap32((uint32_t)(at >> 32)), 4);
+			fake_pio_write(fv, PORT + 4, __builtin_bswap32((uint32_t)(at >> 32)),
+				       4);
 			fake_pio_write(fv, PORT + 8, __builtin_bswap32((uint32_t)at), 4);
 			break;
 		}

@@ -23,12 +23,13 @@
 #include "spec/platform_x86.h"
 
 static const uint16_t ports[] = {
-	0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x70, 0x71, 0x64, 0x600,
-	0x604, 0x605, 0x606, 0x608, 0x609, 0x60a, 0x60b, 0x607,
+	0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x70,  0x71,
+	0x64,  0x600, 0x604, 0x605, 0x606, 0x608, 0x609, 0x60a, 0x60b, 0x607,
 };
 static const uint64_t mmio[] = {
-	PLAT_IOAPIC_BASE, PLAT_IOAPIC_BASE, PLAT_IOAPIC_BASE + 0x10, PLAT_IOAPIC_BASE + 0x10,
-	PLAT_IOAPIC_BASE + 0x40, PLAT_IOAPIC_BASE + 0x20, PLAT_GED_BASE,
+	PLAT_IOAPIC_BASE,	 PLAT_IOAPIC_BASE,	  PLAT_IOAPIC_BASE + 0x10,
+	PLAT_IOAPIC_BASE + 0x10, PLAT_IOAPIC_BASE + 0x40, PLAT_IOAPIC_BASE + 0x20,
+	PLAT_GED_BASE,
 };
 
 struct machine {
@@ -97,7 +98,8 @@ static void final_check(struct machine *m)
 		pin_write(m, pin, 0x30 + pin); /* edge: clears Remote IRR */
 		pin_write(m, pin, (uint32_t)(0x30 + pin) | (uint32_t)IOAPIC_RTE_LEVEL);
 		irq_line_set(&line, true);
-		assert(fake_mmio_read(m->fv, PLAT_IOAPIC_BASE + 0x10, 4) & IOAPIC_RTE_REMOTE_IRR);
+		assert(fake_mmio_read(m->fv, PLAT_IOAPIC_BASE + 0x10, 4) &
+		       IOAPIC_RTE_REMOTE_IRR);
 		irq_line_set(&line, false);
 		ioapic_eoi(m->io, (uint8_t)(0x30 + pin));
 		assert(!(fake_mmio_read(m->fv, PLAT_IOAPIC_BASE + 0x10, 4) &

@@ -75,10 +75,11 @@ static const struct state_desc ged_desc = {
 	.version = 1,
 	.min_version = 1,
 	.size = sizeof(struct ged_state),
-	.fields = (const struct state_field[]){
-		STATE_F_U32(struct ged_state, pending),
-		STATE_F_END,
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_F_U32(struct ged_state, pending),
+			STATE_F_END,
+		},
 };
 
 static int ged_save(struct device *d, void *p, struct err *err)

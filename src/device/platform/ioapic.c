@@ -42,10 +42,10 @@
 _Static_assert(PINS <= 32, "one bit for each pin in a uint32_t");
 
 /* Bits of an entry that the guest can write. The reserved ones read 0. */
-#define RTE_WRITABLE                                                                  \
-	(IOAPIC_RTE_VECTOR | IOAPIC_RTE_DELMODE | IOAPIC_RTE_DEST_LOGIC |             \
-	 IOAPIC_RTE_ACTIVE_LOW | IOAPIC_RTE_LEVEL | IOAPIC_RTE_MASKED |               \
-	 IOAPIC_RTE_EXT_DEST | IOAPIC_RTE_DEST)
+#define RTE_WRITABLE                                                                           \
+	(IOAPIC_RTE_VECTOR | IOAPIC_RTE_DELMODE | IOAPIC_RTE_DEST_LOGIC |                      \
+	 IOAPIC_RTE_ACTIVE_LOW | IOAPIC_RTE_LEVEL | IOAPIC_RTE_MASKED | IOAPIC_RTE_EXT_DEST |  \
+	 IOAPIC_RTE_DEST)
 
 struct ioapic {
 	struct device dev;
@@ -56,8 +56,8 @@ struct ioapic {
 	uint8_t select;
 	uint8_t id;
 	uint64_t rte[PINS];
-	uint32_t level;     /* bit n: the line of pin n is high */
-	uint32_t routed;    /* bit n: GSI n has a route; control loop only */
+	uint32_t level;	      /* bit n: the line of pin n is high */
+	uint32_t routed;      /* bit n: GSI n has a route; control loop only */
 	uint64_t route[PINS]; /* the entry it was made from; control loop only */
 };
 
@@ -305,7 +305,8 @@ static int pin_validate(const void *p, struct err *err)
 
 	if (st->rte & ~(RTE_WRITABLE | IOAPIC_RTE_REMOTE_IRR) ||
 	    (st->rte & IOAPIC_RTE_REMOTE_IRR && !(st->rte & IOAPIC_RTE_LEVEL))) {
-		return err_set(err, EINVAL, "the state has an impossible redirection entry 0x%llx",
+		return err_set(err, EINVAL,
+			       "the state has an impossible redirection entry 0x%llx",
 			       (unsigned long long)st->rte);
 	}
 	return 0;
@@ -316,10 +317,11 @@ static const struct state_desc pin_desc = {
 	.version = 1,
 	.min_version = 1,
 	.size = sizeof(struct pin_state),
-	.fields = (const struct state_field[]){
-		STATE_F_U64(struct pin_state, rte),
-		STATE_F_END,
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_F_U64(struct pin_state, rte),
+			STATE_F_END,
+		},
 	.validate = pin_validate,
 };
 static const struct state_desc ioapic_desc = {
@@ -327,13 +329,15 @@ static const struct state_desc ioapic_desc = {
 	.version = 1,
 	.min_version = 1,
 	.size = sizeof(struct ioapic_state),
-	.fields = (const struct state_field[]){
-		STATE_F_U8(struct ioapic_state, select),
-		STATE_F_RANGE(STATE_U8, struct ioapic_state, id, 0, 0x0f),
-		STATE_F_RANGE(STATE_U32, struct ioapic_state, level, 0, (1u << PINS) - 1),
-		STATE_F_ARRAY(struct ioapic_state, pin, &pin_desc),
-		STATE_F_END,
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_F_U8(struct ioapic_state, select),
+			STATE_F_RANGE(STATE_U8, struct ioapic_state, id, 0, 0x0f),
+			STATE_F_RANGE(STATE_U32, struct ioapic_state, level, 0,
+				      (1u << PINS) - 1),
+			STATE_F_ARRAY(struct ioapic_state, pin, &pin_desc),
+			STATE_F_END,
+		},
 };
 
 static int ioapic_save(struct device *d, void *p, struct err *err)

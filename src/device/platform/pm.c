@@ -30,35 +30,36 @@
 #include "event/loop.h"
 #include "spec/platform_x86.h"
 
-#define PM_TIMER_HZ    UINT64_C(3579545)
-#define PM_TIMER_MASK  UINT32_C(0xffffff)
-#define NS_PER_SEC     UINT64_C(1000000000)
+#define PM_TIMER_HZ   UINT64_C(3579545)
+#define PM_TIMER_MASK UINT32_C(0xffffff)
+#define NS_PER_SEC    UINT64_C(1000000000)
 
-#define SLP_EN         0x20u /* in SLEEP_CONTROL */
-#define SLP_TYP_SHIFT  2
-#define SLP_TYP_MASK   7u
+#define SLP_EN	      0x20u /* in SLEEP_CONTROL */
+#define SLP_TYP_SHIFT 2
+#define SLP_TYP_MASK  7u
 
-#define SLEEP_CTL_OFF  (PLAT_SLEEP_CTL_PORT - PLAT_PM_PORT)
-#define TIMER_OFF      (PLAT_PM_TIMER_PORT - PLAT_PM_PORT)
+#define SLEEP_CTL_OFF (PLAT_SLEEP_CTL_PORT - PLAT_PM_PORT)
+#define TIMER_OFF     (PLAT_PM_TIMER_PORT - PLAT_PM_PORT)
 
 struct pm {
 	struct device dev;
 	struct vm *vm;
 	struct bus_region region;
 	_Atomic uint64_t base_ns; /* the time at which the timer was 0 */
-	uint64_t paused_ns;       /* what the timer had run for when it was paused */
+	uint64_t paused_ns;	  /* what the timer had run for when it was paused */
 };
 
 static uint64_t pm_elapsed_ns(struct pm *pm)
 {
-	return loop_now_ns(pm->vm->loop) - atomic_load_explicit(&pm->base_ns, memory_order_relaxed);
+	return loop_now_ns(pm->vm->loop) -
+	       atomic_load_explicit(&pm->base_ns, memory_order_relaxed);
 }
 
 static uint32_t pm_timer(uint64_t ns)
 {
 	/* seconds apart, so that the product cannot overflow: years fit */
-	uint64_t ticks = ns / NS_PER_SEC * PM_TIMER_HZ +
-			 ns % NS_PER_SEC * PM_TIMER_HZ / NS_PER_SEC;
+	uint64_t ticks =
+		ns / NS_PER_SEC * PM_TIMER_HZ + ns % NS_PER_SEC * PM_TIMER_HZ / NS_PER_SEC;
 
 	return (uint32_t)ticks & PM_TIMER_MASK;
 }
@@ -136,10 +137,11 @@ static const struct state_desc pm_desc = {
 	.version = 1,
 	.min_version = 1,
 	.size = sizeof(struct pm_state),
-	.fields = (const struct state_field[]){
-		STATE_F_U64(struct pm_state, elapsed_ns),
-		STATE_F_END,
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_F_U64(struct pm_state, elapsed_ns),
+			STATE_F_END,
+		},
 };
 
 static int pm_save(struct device *d, void *p, struct err *err)

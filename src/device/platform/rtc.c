@@ -34,13 +34,13 @@
 #include "spec/platform_x86.h"
 
 #define NS_PER_SEC  INT64_C(1000000000)
-#define DAY_S       INT64_C(86400)
+#define DAY_S	    INT64_C(86400)
 #define SNAPSHOT_NS INT64_C(2000000)
 /* 0000-01-01 and 10000-01-01 in seconds since 1970 */
-#define TIME_MIN    INT64_C(-62167219200)
-#define TIME_MAX    INT64_C(253402300799)
+#define TIME_MIN INT64_C(-62167219200)
+#define TIME_MAX INT64_C(253402300799)
 
-#define HELD 11 /* registers 0..9, then the century */
+#define HELD	     11 /* registers 0..9, then the century */
 #define HELD_CENTURY 10
 
 struct rtc {
@@ -97,7 +97,7 @@ static struct date date_of(int64_t t)
 	d.minute = (unsigned)(rest / 60 % 60);
 	d.second = (unsigned)(rest % 60);
 	d.weekday = (unsigned)((days + 6) % 7) + 1; /* 0000-01-01 was a Saturday */
-	d.year = (unsigned)(days / 366); /* never too large, a few too small */
+	d.year = (unsigned)(days / 366);	    /* never too large, a few too small */
 	while (days_before_year(d.year + 1) <= days) {
 		d.year++;
 	}
@@ -382,15 +382,16 @@ static const struct state_desc rtc_desc = {
 	.version = 1,
 	.min_version = 1,
 	.size = sizeof(struct rtc_state),
-	.fields = (const struct state_field[]){
-		STATE_F_RANGE(STATE_U8, struct rtc_state, index, 0, 0x7f),
-		STATE_F_RANGE(STATE_U8, struct rtc_state, a, 0, RTC_A_DV_RS),
-		STATE_F_U8(struct rtc_state, b),
-		STATE_F_BYTES(struct rtc_state, alarm),
-		STATE_F_BYTES(struct rtc_state, held),
-		STATE_F_U64(struct rtc_state, offset_s),
-		STATE_F_END,
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_F_RANGE(STATE_U8, struct rtc_state, index, 0, 0x7f),
+			STATE_F_RANGE(STATE_U8, struct rtc_state, a, 0, RTC_A_DV_RS),
+			STATE_F_U8(struct rtc_state, b),
+			STATE_F_BYTES(struct rtc_state, alarm),
+			STATE_F_BYTES(struct rtc_state, held),
+			STATE_F_U64(struct rtc_state, offset_s),
+			STATE_F_END,
+		},
 	.validate = rtc_validate,
 };
 
@@ -465,8 +466,10 @@ int rtc_new(struct vm *vm, const struct rtc_config *cfg, struct err *err)
 	}
 	if (cfg && (cfg->offset_s < -2 * TIME_MAX || cfg->offset_s > 2 * TIME_MAX)) {
 		free(r);
-		return err_set(err, EINVAL, "-rtc: a clock that is off by %lld s is outside of the "
-			       "years 0 to 9999", (long long)cfg->offset_s);
+		return err_set(err, EINVAL,
+			       "-rtc: a clock that is off by %lld s is outside of the "
+			       "years 0 to 9999",
+			       (long long)cfg->offset_s);
 	}
 	r->vm = vm;
 	r->now = cfg && cfg->now ? cfg->now : host_now;

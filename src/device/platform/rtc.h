@@ -10,7 +10,7 @@
 #include "core/vm.h"
 
 struct rtc_config {
-	int64_t offset_s;  /* guest clock minus host UTC, seconds: -rtc base= */
+	int64_t offset_s; /* guest clock minus host UTC, seconds: -rtc base= */
 	/* Host UTC in nanoseconds since 1970; NULL: CLOCK_REALTIME. For tests. Any thread. */
 	int64_t (*now)(void *opaque);
 	void *opaque;

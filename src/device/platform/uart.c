@@ -42,11 +42,11 @@
 #include "event/loop.h"
 #include "spec/uart16550.h"
 
-#define TX_SIZE      4096u
-#define STALL_NS     UINT64_C(500000000)
-#define TIMEOUT_MAX  UINT64_C(1000000000) /* of the character timeout, whatever the baud rate */
-#define MODEM_ON     (UART_MSR_CTS | UART_MSR_DSR | UART_MSR_DCD)
-#define LSR_ERRORS   (UART_LSR_OE | UART_LSR_PE | UART_LSR_FE | UART_LSR_BI)
+#define TX_SIZE	    4096u
+#define STALL_NS    UINT64_C(500000000)
+#define TIMEOUT_MAX UINT64_C(1000000000) /* of the character timeout, whatever the baud rate */
+#define MODEM_ON    (UART_MSR_CTS | UART_MSR_DSR | UART_MSR_DCD)
+#define LSR_ERRORS  (UART_LSR_OE | UART_LSR_PE | UART_LSR_FE | UART_LSR_BI)
 
 struct uart {
 	struct device dev;
@@ -57,12 +57,12 @@ struct uart {
 
 	pthread_mutex_t lock;
 	uint8_t ier, lcr, mcr, scr, dll, dlm;
-	uint8_t fcr;       /* FIFO enable and trigger level; 0: FIFOs off */
+	uint8_t fcr;	   /* FIFO enable and trigger level; 0: FIFOs off */
 	uint8_t msr_delta; /* UART_MSR_D* and TERI, until MSR is read */
 	uint8_t lsr_error; /* OE, BI, … until LSR is read */
-	bool thri;         /* the THRE interrupt is pending */
-	bool thri_due;     /* … and is to be when the control loop has taken what was written */
-	bool timeout;      /* the character timeout has happened */
+	bool thri;	   /* the THRE interrupt is pending */
+	bool thri_due; /* … and is to be when the control loop has taken what was written */
+	bool timeout;  /* the character timeout has happened */
 	bool irq_level;
 
 	uint8_t rx[UART_FIFO_SIZE], rx_error[UART_FIFO_SIZE];
@@ -427,7 +427,9 @@ static void mcr_write_locked(struct uart *u, uint8_t v)
 	}
 	u->mcr = v;
 	after = modem_lines(v);
-	u->msr_delta |= (uint8_t)(((before ^ after) & (UART_MSR_CTS | UART_MSR_DSR | UART_MSR_DCD)) >> 4);
+	u->msr_delta |=
+		(uint8_t)(((before ^ after) & (UART_MSR_CTS | UART_MSR_DSR | UART_MSR_DCD)) >>
+			  4);
 	if (before & ~after & UART_MSR_RI) {
 		u->msr_delta |= UART_MSR_TERI;
 	}
@@ -567,26 +569,28 @@ static const struct state_desc uart_desc = {
 	.version = 1,
 	.min_version = 1,
 	.size = sizeof(struct uart_state),
-	.fields = (const struct state_field[]){
-		STATE_F_RANGE(STATE_U8, struct uart_state, ier, 0, UART_IER_MASK),
-		STATE_F_U8(struct uart_state, lcr),
-		STATE_F_RANGE(STATE_U8, struct uart_state, mcr, 0, UART_MCR_MASK),
-		STATE_F_U8(struct uart_state, scr),
-		STATE_F_U8(struct uart_state, dll),
-		STATE_F_U8(struct uart_state, dlm),
-		STATE_F_U8(struct uart_state, fcr),
-		STATE_F_RANGE(STATE_U8, struct uart_state, msr_delta, 0, 0x0f),
-		STATE_F_RANGE(STATE_U8, struct uart_state, lsr_error, 0, LSR_ERRORS),
-		STATE_F_BOOL(struct uart_state, thri),
-		STATE_F_BOOL(struct uart_state, thri_due),
-		STATE_F_BOOL(struct uart_state, timeout),
-		STATE_F_BOOL(struct uart_state, irq_level),
-		STATE_F_RANGE(STATE_U32, struct uart_state, rx_count, 0, UART_FIFO_SIZE),
-		STATE_F_BYTES(struct uart_state, rx),
-		STATE_F_BYTES(struct uart_state, rx_error),
-		STATE_F_BUF(struct uart_state, tx, tx_count),
-		STATE_F_END,
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_F_RANGE(STATE_U8, struct uart_state, ier, 0, UART_IER_MASK),
+			STATE_F_U8(struct uart_state, lcr),
+			STATE_F_RANGE(STATE_U8, struct uart_state, mcr, 0, UART_MCR_MASK),
+			STATE_F_U8(struct uart_state, scr),
+			STATE_F_U8(struct uart_state, dll),
+			STATE_F_U8(struct uart_state, dlm),
+			STATE_F_U8(struct uart_state, fcr),
+			STATE_F_RANGE(STATE_U8, struct uart_state, msr_delta, 0, 0x0f),
+			STATE_F_RANGE(STATE_U8, struct uart_state, lsr_error, 0, LSR_ERRORS),
+			STATE_F_BOOL(struct uart_state, thri),
+			STATE_F_BOOL(struct uart_state, thri_due),
+			STATE_F_BOOL(struct uart_state, timeout),
+			STATE_F_BOOL(struct uart_state, irq_level),
+			STATE_F_RANGE(STATE_U32, struct uart_state, rx_count, 0,
+				      UART_FIFO_SIZE),
+			STATE_F_BYTES(struct uart_state, rx),
+			STATE_F_BYTES(struct uart_state, rx_error),
+			STATE_F_BUF(struct uart_state, tx, tx_count),
+			STATE_F_END,
+		},
 	.validate = uart_validate,
 };
 

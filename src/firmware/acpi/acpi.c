@@ -31,7 +31,7 @@
 #include "spec/mc146818.h"
 #include "spec/platform_x86.h"
 
-#define OEM_ID       "NEMU\0" /* 6 bytes with the literal's own NUL; as iasl pads it */
+#define OEM_ID	     "NEMU\0" /* 6 bytes with the literal's own NUL; as iasl pads it */
 #define OEM_TABLE_ID "NEMUVIRT"
 #define CREATOR_ID   "NEMU"
 
@@ -326,8 +326,10 @@ int acpi_build(struct acpi_tables *t, const struct acpi_facts *facts, struct err
 
 	*t = (struct acpi_tables){0};
 	if (facts->ncpus > ACPI_MAX_CPUS) {
-		return err_set(err, EINVAL, "%u processors cannot be described to the guest, at "
-			       "most %d can", facts->ncpus, ACPI_MAX_CPUS);
+		return err_set(err, EINVAL,
+			       "%u processors cannot be described to the guest, at "
+			       "most %d can",
+			       facts->ncpus, ACPI_MAX_CPUS);
 	}
 	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
 		rows[i](&b);

@@ -39,11 +39,11 @@ struct acpi_table_ref { /* a table inside the buffer */
 	uint32_t off, len;
 };
 struct acpi_pointer {
-	uint32_t at;     /* where the pointer stands, of `size` bytes */
+	uint32_t at;	 /* where the pointer stands, of `size` bytes */
 	uint32_t target; /* offset of what it points to; the buffer holds this number there */
 	uint8_t size;
 };
-#define ACPI_MAX_TABLES   16
+#define ACPI_MAX_TABLES	  16
 #define ACPI_MAX_POINTERS 32
 struct acpi_tables {
 	uint8_t *data;
@@ -80,7 +80,8 @@ void acpi_loader_free(struct acpi_loader *l);
 /* Where a direct boot finds the tables. */
 struct acpi_placed {
 	uint64_t rsdp;
-	uint64_t base, size; /* taken from RAM above 1 MiB, to be reserved in e820; size 0: none */
+	uint64_t base,
+		size; /* taken from RAM above 1 MiB, to be reserved in e820; size 0: none */
 };
 /* Writes RSDP and tables to [0xE0000, 0xF0000), or the tables to the top of low RAM [0, low) if
  * they do not fit there. -ENOSPC, -EFAULT. */

@@ -42,7 +42,8 @@ enum {
 	ADDR_TYPE_IO = 1,
 	ADDR_TYPE_BUS = 2,
 	ADDR_MIN_MAX_FIXED = 0x0c, /* _MIF, _MAF; producer, positive decoding */
-	ADDR_MEM_READ_WRITE = 0x01, /* not cacheable, not prefetchable: BARs of both kinds fit */
+	ADDR_MEM_READ_WRITE =
+		0x01, /* not cacheable, not prefetchable: BARs of both kinds fit */
 	ADDR_IO_ENTIRE_RANGE = 0x03,
 };
 

@@ -112,7 +112,8 @@ static void script_build(struct acpi_loader *l)
 		const struct acpi_table_ref *ref = &t->table[i];
 
 		if (has_pointers(t, ref)) {
-			uint32_t at = ref->off + (uint32_t)offsetof(struct acpi_header, checksum);
+			uint32_t at =
+				ref->off + (uint32_t)offsetof(struct acpi_header, checksum);
 
 			script_checksum(l, FILE_TABLES, t->data, at, ref->off, ref->len);
 		}
@@ -273,9 +274,10 @@ int acpi_place(struct mem *m, uint64_t low, const struct acpi_facts *facts,
 		out->base = base;
 		out->size = low - base;
 	} else {
-		ret = err_set(err, ENOSPC, "the ACPI tables of %u processors do not fit into %llu "
-			      "MiB of memory; give more with -m", facts->ncpus,
-			      (unsigned long long)(low / MiB));
+		ret = err_set(err, ENOSPC,
+			      "the ACPI tables of %u processors do not fit into %llu "
+			      "MiB of memory; give more with -m",
+			      facts->ncpus, (unsigned long long)(low / MiB));
 		goto free_tables;
 	}
 	acpi_relocate(&t, base);

@@ -67,12 +67,18 @@ static void test_aml(void **state)
 	aml_int(&a, 0x100);
 	aml_int(&a, 0x10000);
 	aml_int(&a, 0x100000000);
-	expect_bytes(&a, "0001" "0a02" "0b0001" "0c00000100" "0e0000000001000000");
+	expect_bytes(&a, "0001"
+			 "0a02"
+			 "0b0001"
+			 "0c00000100"
+			 "0e0000000001000000");
 
 	aml_path(&a, "\\_SB.PCI0");
 	aml_path(&a, "A");
 	aml_path(&a, "\\A.B.C");
-	expect_bytes(&a, "5c2e5f53425f50434930" "415f5f5f" "5c2f03415f5f5f425f5f5f435f5f5f");
+	expect_bytes(&a, "5c2e5f53425f50434930"
+			 "415f5f5f"
+			 "5c2f03415f5f5f425f5f5f435f5f5f");
 
 	/* a package length counts its own bytes */
 	outer = aml_scope_begin(&a, "\\_SB");
@@ -81,20 +87,29 @@ static void test_aml(void **state)
 	aml_name_int(&a, "_UID", 1);
 	aml_end(&a, inner);
 	aml_end(&a, outer);
-	expect_bytes(&a, "101c" "5c5f53425f" "5b8214" "43303030" "085f4849440d414200"
+	expect_bytes(&a, "101c"
+			 "5c5f53425f"
+			 "5b8214"
+			 "43303030"
+			 "085f4849440d414200"
 			 "085f55494401");
 
 	crs_io(&crs, 0xcf8, 8);
 	aml_name_crs(&a, "_CRS", &crs);
-	expect_bytes(&a, "085f435253" "11" "0d" "0a0a" "4701f80cf80c0108" "7900");
+	expect_bytes(&a, "085f435253"
+			 "11"
+			 "0d"
+			 "0a0a"
+			 "4701f80cf80c0108"
+			 "7900");
 	aml_free(&crs);
 }
 
 /* Each form of the package length at its limits: what is inside must come out as long. */
 static void test_aml_pkg_length(void **state)
 {
-	static const size_t sizes[] = {0,	58,	59,	   60,	    4088,    4089,
-				       4090,	4091,	0xffff8,   0xffff9, 0xffffa, 0x100000};
+	static const size_t sizes[] = {0,    58,   59,	    60,	     4088,    4089,
+				       4090, 4091, 0xffff8, 0xffff9, 0xffffa, 0x100000};
 
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
 		struct aml a = {0};
@@ -255,8 +270,10 @@ static void osc_check(const char *dir)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		char cmd[512], *out;
 
-		snprintf(cmd, sizeof(cmd), "printf 'evaluate \\\\_SB.PCI0._OSC (%s) 1 3 (%s)\nquit\n' "
-			 "| " ACPIEXEC, cases[i].uuid, cases[i].words);
+		snprintf(cmd, sizeof(cmd),
+			 "printf 'evaluate \\\\_SB.PCI0._OSC (%s) 1 3 (%s)\nquit\n' "
+			 "| " ACPIEXEC,
+			 cases[i].uuid, cases[i].words);
 		out = run(dir, cmd);
 		if (!strstr(out, cases[i].answer)) {
 			fail_msg("wanted %s: %s", cases[i].answer, out);
@@ -602,8 +619,8 @@ static void placed_check(struct fake_vm *fv, const struct acpi_placed *p)
 		assert_int_equal(mem_read(fv->vm.mem, xsdt + 36 + 8 * i, &addr, 8), 0);
 		assert_int_equal(mem_read(fv->vm.mem, le64_get(addr), &t, sizeof(t)), 0);
 		assert_true(le32_get(t.length) <= sizeof(table));
-		assert_int_equal(mem_read(fv->vm.mem, le64_get(addr), table, le32_get(t.length)),
-				 0);
+		assert_int_equal(
+			mem_read(fv->vm.mem, le64_get(addr), table, le32_get(t.length)), 0);
 		assert_int_equal(sum(table, le32_get(t.length)), 0);
 		assert_true(p->size ? le64_get(addr) >= p->base : le64_get(addr) < 0xf0000);
 	}

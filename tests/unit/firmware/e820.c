@@ -26,10 +26,10 @@ static void expect(const struct e820_map *m, const struct want *w, unsigned n)
 		assert_int_equal(le32_get(m->entry[i].type), w[i].type);
 	}
 }
-#define EXPECT(m, ...)                                                       \
-	do {                                                                 \
-		const struct want w_[] = {__VA_ARGS__};                      \
-		expect(m, w_, ARRAY_SIZE(w_));                               \
+#define EXPECT(m, ...)                                                                         \
+	do {                                                                                   \
+		const struct want w_[] = {__VA_ARGS__};                                        \
+		expect(m, w_, ARRAY_SIZE(w_));                                                 \
 	} while (0)
 
 static void test_add(void **state)

@@ -30,7 +30,7 @@
 struct env {
 	struct fake_vm *fv;
 	struct mem_listener kvm; /* knows which regions have a memory slot */
-	bool slot;               /* the variables have */
+	bool slot;		 /* the variables have */
 	char dir[64], vars[96], code[96];
 	uint64_t base; /* of the variables */
 };
@@ -366,7 +366,8 @@ static void test_prefix(void **state)
 			while (memcmp(file, versions + (size_t)at * VARS, VARS)) {
 				at++;
 				if (at > n) {
-					fail_msg("the file is no prefix after %u operations", n);
+					fail_msg("the file is no prefix after %u operations",
+						 n);
 				}
 			}
 			free(file);
@@ -640,7 +641,8 @@ static void refused(struct env *e, int want, const char *word)
 	e->fv = fv;
 	ret = open_units(e, &err);
 	e->fv = old;
-	if (ret != want || !strstr(err.msg, word) || !strstr(err.msg, "-drive if=pflash,unit=")) {
+	if (ret != want || !strstr(err.msg, word) ||
+	    !strstr(err.msg, "-drive if=pflash,unit=")) {
 		fail_msg("%d: %s", ret, err.msg);
 	}
 	/* nothing left behind */
@@ -714,10 +716,10 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_map),	      T(test_detection),   T(test_program_erase),
-		T(test_identify),     T(test_write_back),  T(test_prefix),
-		T(test_kill),	      T(test_backpressure), T(test_write_error),
-		T(test_state),	      T(test_threads),	   T(test_open),
+		T(test_map),	  T(test_detection),	T(test_program_erase),
+		T(test_identify), T(test_write_back),	T(test_prefix),
+		T(test_kill),	  T(test_backpressure), T(test_write_error),
+		T(test_state),	  T(test_threads),	T(test_open),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

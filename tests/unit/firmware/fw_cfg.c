@@ -136,7 +136,8 @@ static void test_keys(void **state)
 	assert_int_equal(fake_pio_read(e->fv, PORT, 2), 0xffff);
 	assert_int_equal(fw_cfg_set_key(e->fw, FW_CFG_FILE_DIR, "x", 1, FW_CFG_COPY, NULL),
 			 -EINVAL);
-	assert_int_equal(fw_cfg_set_key(e->fw, 0x20, strdup("x"), 1, FW_CFG_TAKE, NULL), -EINVAL);
+	assert_int_equal(fw_cfg_set_key(e->fw, 0x20, strdup("x"), 1, FW_CFG_TAKE, NULL),
+			 -EINVAL);
 	/* replacing an item while it is selected */
 	sel(e, FW_CFG_NB_CPUS);
 	assert_int_equal(fw_cfg_set_u32(e->fw, FW_CFG_NB_CPUS, 0x11223344, NULL), 0);
@@ -155,7 +156,8 @@ static void test_directory(void **state)
 
 	assert_int_equal(fw_cfg_add_file(e->fw, "opt/b", "bb", 2, FW_CFG_BORROW, NULL), 0);
 	assert_int_equal(fw_cfg_add_file(e->fw, "etc/c", "ccc", 3, FW_CFG_COPY, NULL), 0);
-	assert_int_equal(fw_cfg_add_file(e->fw, "etc/a", strdup("aaaa"), 4, FW_CFG_TAKE, NULL), 0);
+	assert_int_equal(fw_cfg_add_file(e->fw, "etc/a", strdup("aaaa"), 4, FW_CFG_TAKE, NULL),
+			 0);
 	sel(e, FW_CFG_FILE_DIR);
 	take(e, &count, 4);
 	assert_int_equal(be32_get(count), 3);
@@ -194,11 +196,14 @@ static void test_dma_read(void **state)
 	for (size_t i = 0; i < 3 * MiB; i++) {
 		big[i] = (uint8_t)(i * 7 + (i >> 12));
 	}
-	assert_int_equal(fw_cfg_set_key(e->fw, FW_CFG_KERNEL_DATA, big, 3 * MiB, FW_CFG_BORROW,
-					NULL), 0);
+	assert_int_equal(
+		fw_cfg_set_key(e->fw, FW_CFG_KERNEL_DATA, big, 3 * MiB, FW_CFG_BORROW, NULL),
+		0);
 	/* select, skip and read in pieces; control is clear each time */
-	assert_int_equal(dma(e, FW_CFG_KERNEL_DATA << 16 | FW_CFG_DMA_CTL_SELECT |
-			     FW_CFG_DMA_CTL_SKIP, 100, 0), 0);
+	assert_int_equal(
+		dma(e, FW_CFG_KERNEL_DATA << 16 | FW_CFG_DMA_CTL_SELECT | FW_CFG_DMA_CTL_SKIP,
+		    100, 0),
+		0);
 	assert_int_equal(dma(e, FW_CFG_DMA_CTL_READ, 50, DATA), 0);
 	mem_read(e->fv->vm.mem, DATA, got, 50);
 	assert_memory_equal(got, big + 100, 50);
@@ -236,7 +241,8 @@ static void test_dma_hostile(void **state)
 	assert_int_equal(dma(e, FW_CFG_DMA_CTL_READ, UINT32_MAX, RAM), 0);
 	/* 4 GiB from an item of four bytes: bounded */
 	mem_write(e->fv->vm.mem, DATA + 4 + MiB, &v, 1);
-	assert_int_equal(dma(e, FW_CFG_DMA_CTL_SELECT | FW_CFG_DMA_CTL_READ, UINT32_MAX, DATA), 0);
+	assert_int_equal(dma(e, FW_CFG_DMA_CTL_SELECT | FW_CFG_DMA_CTL_READ, UINT32_MAX, DATA),
+			 0);
 	mem_read(e->fv->vm.mem, DATA, after, 8);
 	assert_memory_equal(after, "QEMU\0\0\0\0", 8);
 	mem_read(e->fv->vm.mem, DATA + 4 + MiB, after, 1);
@@ -309,13 +315,15 @@ static void test_writable(void **state)
 	uint16_t key;
 	char name[8];
 
-	assert_int_equal(fw_cfg_add_file_writable(e->fw, "etc/w", "0123456789abcdef", 16, on_write,
-						  e, NULL), 0);
+	assert_int_equal(fw_cfg_add_file_writable(e->fw, "etc/w", "0123456789abcdef", 16,
+						  on_write, e, NULL),
+			 0);
 	key = find_file(e, "etc/w", &size);
 	assert_int_equal(size, 16);
 	mem_write(e->fv->vm.mem, DATA, "ABCD", 4);
-	assert_int_equal(dma(e, (uint32_t)key << 16 | FW_CFG_DMA_CTL_SELECT | FW_CFG_DMA_CTL_SKIP,
-			     4, 0), 0);
+	assert_int_equal(
+		dma(e, (uint32_t)key << 16 | FW_CFG_DMA_CTL_SELECT | FW_CFG_DMA_CTL_SKIP, 4, 0),
+		0);
 	assert_int_equal(dma(e, FW_CFG_DMA_CTL_WRITE, 4, DATA), 0);
 	assert_int_equal(e->written, 1);
 	assert_memory_equal(e->last, "0123ABCD89abcdef", 16);
@@ -328,8 +336,8 @@ static void test_writable(void **state)
 	assert_memory_equal(e->last, "0123ABCDABCD\0\0\0\0", 16);
 	for (int i = 1; i < 8; i++) {
 		snprintf(name, sizeof(name), "w%d", i);
-		assert_int_equal(fw_cfg_add_file_writable(e->fw, name, NULL, 16, on_write, e, &err),
-				 0);
+		assert_int_equal(
+			fw_cfg_add_file_writable(e->fw, name, NULL, 16, on_write, e, &err), 0);
 	}
 	assert_int_equal(fw_cfg_add_file_writable(e->fw, "w8", NULL, 16, on_write, e, &err),
 			 -EINVAL);
@@ -350,14 +358,17 @@ static void test_state(void **state)
 	for (int i = 0; i < 2; i++) {
 		struct env *x = i ? to : e;
 
-		assert_int_equal(fw_cfg_add_file(x->fw, "etc/a", "abcdef", 6, FW_CFG_BORROW, NULL),
+		assert_int_equal(
+			fw_cfg_add_file(x->fw, "etc/a", "abcdef", 6, FW_CFG_BORROW, NULL), 0);
+		assert_int_equal(fw_cfg_add_file_writable(x->fw, "etc/w", "0123456789abcdef",
+							  16, on_write, x, NULL),
 				 0);
-		assert_int_equal(fw_cfg_add_file_writable(x->fw, "etc/w", "0123456789abcdef", 16,
-							  on_write, x, NULL), 0);
 	}
 	mem_write(e->fv->vm.mem, DATA, "wxyz", 4);
-	dma(e, (uint32_t)find_file(e, "etc/w", &size) << 16 | FW_CFG_DMA_CTL_SELECT |
-	    FW_CFG_DMA_CTL_WRITE, 4, DATA);
+	dma(e,
+	    (uint32_t)find_file(e, "etc/w", &size) << 16 | FW_CFG_DMA_CTL_SELECT |
+		    FW_CFG_DMA_CTL_WRITE,
+	    4, DATA);
 	/* in the middle of a file, half of a DMA address written */
 	sel(e, find_file(e, "etc/a", &size));
 	take(e, v, 2);
@@ -436,8 +447,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_keys),	   T(test_directory), T(test_dma_read), T(test_dma_hostile),
-		T(test_refresh),   T(test_writable),  T(test_state),	T(test_threads),
+		T(test_keys),	 T(test_directory), T(test_dma_read), T(test_dma_hostile),
+		T(test_refresh), T(test_writable),  T(test_state),    T(test_threads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -110,8 +110,8 @@ static struct smbios_facts facts(void)
 
 static void test_structures(void **state)
 {
-	static const uint8_t uuid[] = {0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99,
-				       0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff};
+	static const uint8_t uuid[] = {0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66,
+				       0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff};
 	struct smbios_facts f = facts();
 	struct smbios s;
 	struct table t;
@@ -175,7 +175,8 @@ static void test_limits(void **state)
 	assert_memory_equal(string(find(&t, 3, 0), t3.asset_tag), "??xxx", 5);
 	for (unsigned i = 0; find(&t, 17, i); i++) {
 		memcpy(&t17, find(&t, 17, i), sizeof(t17));
-		assert_int_equal(le16_get(t17.size) == 0x7fff, le32_get(t17.extended_size) != 0);
+		assert_int_equal(le16_get(t17.size) == 0x7fff,
+				 le32_get(t17.extended_size) != 0);
 		total += le16_get(t17.size) == 0x7fff ? le32_get(t17.extended_size)
 						      : le16_get(t17.size);
 	}
