@@ -39,6 +39,7 @@
 
 #define QUEUE_SIZE   128
 #define TX_CHUNK     (64u * 1024) /* bytes of a port before the loop gets to its other work */
+#define TX_PIECE     128u	  /* what a write counts for at least */
 #define TX_CHAINS    64u
 #define CTRL_BURST   64u
 #define CTRL_SEGS    64
@@ -229,7 +230,7 @@ static bool tx_write(struct port *p, size_t *budget)
 		taken = chr_write(p->chr, (const uint8_t *)cur->iov->iov_base + cur->off, n);
 		cur->off += taken;
 		p->tx_done += (uint32_t)taken;
-		*budget -= taken;
+		*budget -= MIN(*budget, MAX(taken, TX_PIECE));
 		if (taken < n) {
 			p->tx_wait = true;
 			return false;
