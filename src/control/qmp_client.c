@@ -446,8 +446,9 @@ static void take_input(struct qmp_client *c)
 		take(c, NULL);
 		break;
 	case QMP_FRAME_TOO_BIG:
-		err_set(&err, EINVAL, "JSON parse error, a request is larger than %u bytes or nested "
-			"deeper than %u", QMP_FRAME_MAX, QMP_FRAME_DEPTH);
+		err_set(&err, EINVAL, "JSON parse error, a request is larger than %u bytes, nested "
+			"deeper than %u or has more than %u values", QMP_FRAME_MAX, QMP_FRAME_DEPTH,
+			QMP_FRAME_VALUES);
 		take(c, &err);
 		break;
 	case QMP_FRAME_GARBAGE:

@@ -20,7 +20,7 @@ static int cmd_capabilities(struct qmp_server *s, struct qmp_request *rq, json_t
 	json_array_foreach(list, i, v) {
 		const char *name = json_string_value(v);
 
-		if (!name || strcmp(name, "oob")) {
+		if (!name || strcmp(name, "oob") || json_string_length(v) != 3) {
 			return err_set(err, EINVAL, "Parameter 'enable' does not accept value '%.64s'",
 				       name ? name : "(not a string)");
 		}

@@ -66,6 +66,11 @@ static bool in_value(struct qmp_frame *f, char c, bool *done)
 			f->overflow = true;
 		}
 		return put(f, c);
+	case ',':
+		if (++f->values >= QMP_FRAME_VALUES) {
+			f->overflow = true;
+		}
+		return put(f, c);
 	case '}':
 	case ']':
 		*done = --f->depth == 0;
@@ -87,6 +92,7 @@ static bool breaks_off(const struct qmp_frame *f, unsigned char c)
 static void start_over(struct qmp_frame *f)
 {
 	f->depth = 0;
+	f->values = 0;
 	f->len = 0;
 	f->quote = 0;
 	f->escape = f->overflow = f->garbage = false;
@@ -96,6 +102,7 @@ enum qmp_frame_result qmp_frame_feed(struct qmp_frame *f, const char *in, size_t
 {
 	if (!f->depth) {
 		f->len = 0;
+		f->values = 0;
 		if (f->cap > 64 * KiB) { /* do not keep what one large value needed */
 			free(f->buf);
 			f->buf = NULL;

@@ -3,7 +3,7 @@
  *
  * A value ends where its outermost bracket closes, whether or not a line end follows. Strings in
  * single quotes, which QEMU's clients use by hand, are turned into double quotes on the way. A
- * value above QMP_FRAME_MAX bytes or QMP_FRAME_DEPTH levels is counted through to its end
+ * value above QMP_FRAME_MAX bytes, QMP_FRAME_DEPTH levels or QMP_FRAME_VALUES values inside is counted through to its end
  * without being kept, so the stream stays in step. What is no value is skipped up to the next
  * line end or bracket. A control character, a byte 0xFE or 0xFF, or a line end inside a string ends
  * whatever was begun: that is how a client gets back into step (QMP specification, "Forcing the
@@ -17,18 +17,19 @@
 
 #define QMP_FRAME_MAX   (1u << 20)
 #define QMP_FRAME_DEPTH 128u
+#define QMP_FRAME_VALUES 16384u /* the library takes some 130 bytes for each */
 
 enum qmp_frame_result {
 	QMP_FRAME_MORE,    /* all input is used, no value yet */
 	QMP_FRAME_VALUE,   /* buf[0..len) is one whole value, NUL-terminated */
-	QMP_FRAME_TOO_BIG, /* a value was too long or too deep; it is gone */
+	QMP_FRAME_TOO_BIG, /* a value was too long, too deep or too rich; it is gone */
 	QMP_FRAME_GARBAGE, /* something that is no value was skipped */
 	QMP_FRAME_NO_MEMORY,
 };
 struct qmp_frame {
 	char *buf;
 	size_t len, cap;
-	unsigned depth;
+	unsigned depth, values;
 	char quote;    /* inside a string: its quote character */
 	bool escape;   /* after a backslash */
 	bool overflow, garbage;

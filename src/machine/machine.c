@@ -109,7 +109,7 @@ static void act(struct machine *m)
 	}
 	if (req & REQ_RESET) {
 		device_list_reset(&m->devices);
-		if (board_reset(m, &err)) {
+		if (m->kvm && board_reset(m, &err)) {
 			log_err("machine", "reset failed: %s", err.msg);
 			req |= REQ_PANIC;
 		} else if (m->state == RUN_SHUTDOWN || m->state == RUN_INTERNAL_ERROR) {
