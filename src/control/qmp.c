@@ -283,7 +283,11 @@ static int tcp_open(const struct qmp_addr *a, int *out, struct err *err)
 			*ai;
 	const char *verb = a->server ? "listen" : "connect";
 	int fd, one = 1, ret;
+	uint64_t port;
 
+	if (!parse_u64(a->port, &port) && port > 65535) { /* which the resolver cuts to 16 bits */
+		return err_set(err, EINVAL, "-qmp tcp:%s:%s: a port is at most 65535", a->host, a->port);
+	}
 	ret = getaddrinfo(*a->host ? a->host : NULL, a->port, &hint, &ai);
 	if (ret) {
 		return err_set(err, EINVAL, "-qmp tcp:%s:%s: %s", a->host, a->port,
