@@ -234,7 +234,7 @@ int kvm_clock_load(struct kvm_vm *vm, struct state_in *in, struct err *err)
 	if (r < 0) {
 		goto free_state;
 	}
-	if (st->count != vm->vcpu_count) {
+	if (!st->count || st->count != vm->vcpu_count) {
 		r = err_set(err, EINVAL,
 			    "the saved machine has %u vCPUs, this one %u: use the "
 			    "same -smp",

@@ -198,7 +198,8 @@ int kvm_irqs_init(struct kvm_vm *vm, struct err *err)
 	struct kvm_irqs *q = &vm->irqs;
 
 	/* positions fit 16 bits; the bitmap has whole words */
-	q->max = MIN(kvm_cap(vm, KVM_CAP_IRQ_ROUTING), 32768) / 64 * 64;
+	q->max = kvm_cap(vm, KVM_CAP_IRQ_ROUTING);
+	q->max = MIN(q->max, 32768) / 64 * 64;
 	if (q->max < 2 * 64) {
 		return err_set(err, ENOTSUP,
 			       "KVM has only %u interrupt routes: use a newer "

@@ -78,6 +78,10 @@ struct kvm_x86_init {
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
 	bool runnable; /* false: waits for INIT and SIPI */
+	/* IA32_MTRR_DEF_TYPE. 0, the reset value: all memory uncached, as firmware finds it; a
+	 * kernel that is entered without firmware expects X86_BOOT_MTRR (arch/x86/regs.h) on
+	 * every vCPU. */
+	uint64_t mtrr_def_type;
 };
 
 /* A vCPU, still without a thread. index: 0, 1, … in order; 0 is the boot CPU. cpuid is copied. 0

@@ -238,7 +238,8 @@ int kvm_slots_init(struct kvm_vm *vm, struct err *err)
 	};
 	int rc;
 
-	s->max = MIN(kvm_cap(vm, KVM_CAP_NR_MEMSLOTS), MEM_MAX_REGIONS);
+	s->max = kvm_cap(vm, KVM_CAP_NR_MEMSLOTS);
+	s->max = MIN(s->max, MEM_MAX_REGIONS);
 	s->listener.ops = &kvm_slots_ops;
 	s->manual = kvm_cap(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) &&
 		    kvm_ioctl(vm->fd, KVM_ENABLE_CAP, &ec) >= 0;

@@ -191,11 +191,13 @@ static int vm_setup(struct kvm_vm *vm, struct err *err)
 		}
 		vm->max_vcpu_ids = kvm_cap(vm, KVM_CAP_MAX_VCPU_ID);
 	} else {
-		vm->max_vcpu_ids = MIN(kvm_cap(vm, KVM_CAP_MAX_VCPU_ID), 255);
+		n = kvm_cap(vm, KVM_CAP_MAX_VCPU_ID);
+		vm->max_vcpu_ids = MIN(n, 255);
 	}
 	vm->max_vcpus = kvm_cap(vm, KVM_CAP_MAX_VCPUS);
 	if (!vm->max_vcpus) {
-		vm->max_vcpus = MAX(kvm_cap(vm, KVM_CAP_NR_VCPUS), 4); /* api.rst 4.7 */
+		n = kvm_cap(vm, KVM_CAP_NR_VCPUS);
+		vm->max_vcpus = MAX(n, 4); /* api.rst 4.7 */
 	}
 	vm->max_vcpus = MIN(vm->max_vcpus, KVM_MAX_VCPUS);
 	if (!vm->max_vcpu_ids) {
@@ -212,12 +214,12 @@ static int vm_setup(struct kvm_vm *vm, struct err *err)
 	if (kvm_cap(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT)) {
 		vm_enable(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1);
 	}
-	if (kvm_cap(vm, KVM_CAP_MCE)) {
+	n = kvm_cap(vm, KVM_CAP_MCE);
+	if (n) {
 		uint64_t cap = 0;
 
 		if (kvm_ioctl(vm->sys_fd, KVM_X86_GET_MCE_CAP_SUPPORTED, &cap) >= 0) {
-			vm->mce_cap = (cap & (MCG_CTL_P | MCG_SER_P)) |
-				      MIN(kvm_cap(vm, KVM_CAP_MCE), KVM_MCE_BANKS);
+			vm->mce_cap = (cap & (MCG_CTL_P | MCG_SER_P)) | MIN(n, KVM_MCE_BANKS);
 		}
 	}
 	n = kvm_cap(vm, KVM_CAP_XSAVE2);

@@ -487,6 +487,15 @@ void x86_vcpu_teardown(struct kvm_vcpu *v)
 	free(v->initial);
 }
 
+static void set_mtrr(struct x86_vcpu_state *st, uint64_t value)
+{
+	for (uint32_t i = 0; i < st->msr_count; i++) {
+		if (st->msrs[i].index == MSR_MTRRdefType) {
+			st->msrs[i].value = value;
+		}
+	}
+}
+
 int kvm_vcpu_reset(struct kvm_vcpu *v, const struct kvm_x86_init *init, struct err *err)
 {
 	struct x86_vcpu_state *st = v->initial;
@@ -496,6 +505,7 @@ int kvm_vcpu_reset(struct kvm_vcpu *v, const struct kvm_x86_init *init, struct e
 	gprs_from(&st->gprs, &init->regs);
 	SYS_FROM(&st->sys, &init->sregs);
 	st->sys.pdptrs_valid = false;
+	set_mtrr(st, init->mtrr_def_type);
 	st->mp_state = init->runnable ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED;
 	r = x86_vcpu_apply(v, st, err);
 	if (r < 0) {

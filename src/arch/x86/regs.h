@@ -24,6 +24,9 @@ void x86_regs_reset(struct kvm_regs *regs, struct kvm_sregs *sregs, bool boot_cp
 /* Writes a GDT and page tables that map the first 4 GiB one to one with 2 MiB pages. 0 or
  * -EFAULT with a sentence if [at, at + X86_BOOT_TABLES_SIZE) is not RAM. */
 int x86_boot_tables_write(struct mem *m, gpa_t at, struct err *err);
+/* What firmware would have left in IA32_MTRR_DEF_TYPE: MTRRs on, memory write-back, and what
+ * lies in BARs is made uncached by the page tables. */
+#define X86_BOOT_MTRR UINT64_C(0x806)
 /* 64-bit mode with those tables: flat segments 0x10 (code) and 0x18 (data), interrupts off,
  * RIP = entry, RSI = boot_params, RSP = 0 (the entry sets its own). */
 void x86_regs_long_mode(struct kvm_regs *regs, struct kvm_sregs *sregs, gpa_t tables,

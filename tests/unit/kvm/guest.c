@@ -188,7 +188,7 @@ static void reset(struct guest *g, struct kvm_x86_init *boot)
 
 void guest_reset_real(struct guest *g)
 {
-	struct kvm_x86_init init;
+	struct kvm_x86_init init = {0};
 
 	x86_regs_reset(&init.regs, &init.sregs, true, 0);
 	init.sregs.cs.base = GUEST_CODE;
@@ -200,13 +200,14 @@ void guest_reset_real(struct guest *g)
 
 void guest_reset_long(struct guest *g)
 {
-	struct kvm_x86_init init;
+	struct kvm_x86_init init = {0};
 
 	assert_int_equal(x86_boot_tables_write(g->mem, GUEST_TABLES, NULL), 0);
 	x86_regs_long_mode(&init.regs, &init.sregs, GUEST_TABLES, GUEST_CODE, 0);
 	init.regs.rsp = GUEST_STACK + 0x1000;
 	init.sregs.idt.base = GUEST_IDT;
 	init.sregs.idt.limit = 0xFFF;
+	init.mtrr_def_type = X86_BOOT_MTRR;
 	reset(g, &init);
 }
 

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "arch/x86/regs.h"
 #include "base/util.h"
 
 GUEST_CODE_OF(io);
@@ -64,8 +65,11 @@ __asm__(".pushsection .rodata\n"
 	"	mov $0xA0000, %eax\n"
 	"	jmp *%rax\n"
 	"nowhere_end:\n"
-	/* says LSTAR, changes it */
+	/* says MTRR_DEF_TYPE and LSTAR, changes LSTAR */
 	"msrs_start:\n"
+	"	mov $0x2FF, %ecx\n"
+	"	rdmsr\n"
+	"	out %eax, $0x0C\n"
 	"	mov $0xC0000082, %ecx\n"
 	"	rdmsr\n"
 	"	out %eax, $0x0C\n"
@@ -168,8 +172,9 @@ static void test_reset_msrs(void **state)
 		guest_reset_long(&g);
 		guest_run(&g);
 		guest_pause(&g);
-		assert_int_equal(g.said[2 * i], 0);
-		assert_int_equal(g.said[2 * i + 1], 0x1234);
+		assert_int_equal(g.said[3 * i], X86_BOOT_MTRR);
+		assert_int_equal(g.said[3 * i + 1], 0);
+		assert_int_equal(g.said[3 * i + 2], 0x1234);
 	}
 	guest_free(&g);
 }
@@ -195,7 +200,7 @@ static void expect_stop(const uint8_t *start, const uint8_t *end, enum power_req
 	guest_load(&g, msrs_start, msrs_end);
 	guest_reset_long(&g);
 	guest_run(&g);
-	assert_int_equal(atomic_load(&g.said_count), 2);
+	assert_int_equal(atomic_load(&g.said_count), 3);
 	guest_free(&g);
 }
 
