@@ -72,6 +72,7 @@ static const struct {
 
 static uint64_t xmm[16][2] __attribute__((aligned(16)));
 static uint32_t mxcsr;
+static bool has_mxcsr;
 
 #define EACH_XMM(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11) f(12) f(13) \
 	f(14) f(15)
@@ -81,6 +82,24 @@ static uint32_t mxcsr;
 static uint64_t xmm_pattern(unsigned i, unsigned half)
 {
 	return UINT64_C(0x0101010101010101) * (i + 1) ^ (half ? UINT64_C(0xfedc) << 48 : 0);
+}
+
+/* A KVM that emulates kernel-mode code knows MOVDQU, but not LDMXCSR. It needs a microsecond for
+ * an instruction. */
+static bool is_emulated(void)
+{
+	uint64_t best = UINT64_MAX;
+
+	for (unsigned round = 0; round < 3; round++) {
+		uint64_t took = clock_ns();
+
+		for (unsigned i = 0; i < 100; i++) {
+			__asm__ volatile("nop");
+		}
+		took = clock_ns() - took;
+		best = took < best ? took : best;
+	}
+	return best > 50000;
 }
 
 static void registers_set(void)
@@ -96,8 +115,11 @@ static void registers_set(void)
 		xmm[i][1] = xmm_pattern(i, 1);
 	}
 	EACH_XMM(XMM_LOAD)
-	mxcsr = MXCSR;
-	__asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
+	has_mxcsr = !is_emulated();
+	if (has_mxcsr) {
+		mxcsr = MXCSR;
+		__asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
+	}
 }
 
 static void registers_check(void)
@@ -123,6 +145,9 @@ static void registers_check(void)
 			put_num("xmm", i);
 			guest_fail("an XMM register changed");
 		}
+	}
+	if (!has_mxcsr) {
+		return;
 	}
 	__asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
 	if (mxcsr != MXCSR) {
@@ -231,6 +256,7 @@ int main(void)
 	read_back();
 	put_num("counter", counter);
 	put_num("ticks", timer.ticks);
+	put_num("mxcsr", has_mxcsr);
 	put("PASS\n");
 	guest_reset();
 }
