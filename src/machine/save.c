@@ -88,12 +88,19 @@ int machine_save_fd(struct machine *m, int fd, struct err *err)
 	}
 	identity(m, &id);
 	ret = state_put(o, &machine_state_desc, "machine", &id);
-	ret = ret ? ret : mem_for_each(m->vm.mem, save_region, o);
 	if (ret) {
 		err_set(err, -ret, "out of memory for the state");
 	}
+	/* The clock runs on while the machine is paused: first of all, so that the guest does not
+	 * miss the time that its memory takes. */
 	ret = ret ? ret : board_save(m, o, err);
 	ret = ret ? ret : device_list_save(&m->devices, o, err);
+	if (!ret) {
+		ret = mem_for_each(m->vm.mem, save_region, o);
+		if (ret) {
+			err_set(err, -ret, "out of memory for the state");
+		}
+	}
 	if (!ret && state_out_finish(o, &data, &len)) {
 		ret = err_set(err, ENOMEM, "out of memory for the state");
 	}

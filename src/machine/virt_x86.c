@@ -473,12 +473,13 @@ int board_save(struct machine *m, struct state_out *o, struct err *err)
 	return ret ? ret : kvm_clock_save(m->kvm, o, err);
 }
 
+/* The clock first: a vCPU's armed deadline counts from it. */
 int board_load(struct machine *m, struct state_in *in, struct err *err)
 {
-	int ret = 0;
+	int ret = kvm_clock_load(m->kvm, in, err);
 
 	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
 		ret = kvm_vcpu_load(kvm_vm_vcpu(m->kvm, i), in, err);
 	}
-	return ret ? ret : kvm_clock_load(m->kvm, in, err);
+	return ret;
 }
