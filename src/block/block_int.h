@@ -56,6 +56,8 @@ int blk_file_open(const struct blk_file_config *cfg, struct blk_node **out, stru
  * sentence if another process uses the file. */
 int blk_lock_file(int fd, const char *filename, bool write, enum blk_locking mode,
 		  struct err *err);
+/* Gives them back, before fd is closed: see lock.c. */
+void blk_unlock_file(int fd);
 
 /* null.c: reads zeros, drops writes. */
 int blk_null_new(const char *name, uint64_t size, bool read_only, struct blk_node **out);

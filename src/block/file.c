@@ -420,6 +420,7 @@ static void file_close(struct blk_node *n)
 	if (!n->info.read_only && !f->no_flush && fdatasync(f->fd) < 0) {
 		log_err(n->name, "flush when closing: %s", strerror(errno));
 	}
+	blk_unlock_file(f->fd);
 	close(f->fd);
 	free(f);
 }

@@ -7,7 +7,9 @@
  * that contradicts; both may give up in a race, but never do both go on. The bytes need not
  * exist in the file.
  *
- * The locks belong to the open file, so they end with the process, however it ends.
+ * The locks belong to the open file, so they end with the process, however it ends. Closing does
+ * not end them at once: an io_uring keeps its files for a moment after it was closed, and whoever
+ * opens the image next would find it in use. So they are given back before that.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -108,4 +110,18 @@ int blk_lock_file(int fd, const char *filename, bool write, enum blk_locking mod
 		log_warn(filename, "no image lock on this file system (%s)", strerror(-r));
 	}
 	return 0;
+}
+
+/* #syscalls(main): fcntl */
+void blk_unlock_file(int fd)
+{
+	struct flock fl = {
+		.l_type = F_UNLCK,
+		.l_whence = SEEK_SET,
+		.l_start = LOCK_USED_BASE,
+		.l_len = LOCK_DENIED_BASE + RIGHTS - LOCK_USED_BASE,
+	};
+
+	/* where there are no locks, none are left */
+	(void)fcntl(fd, F_OFD_SETLK, &fl);
 }
