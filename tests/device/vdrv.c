@@ -191,7 +191,7 @@ void vdrv_init(struct vdrv *d, struct fake_vm *fv, struct pci_bus *root, uint8_t
 	cfg_write(d, 4, 2, 6);
 	caps_walk(d);
 	d->nqueues = VDRV_COMMON(d, num_queues);
-	must(d->nqueues <= VIRTIO_MAX_QUEUES);
+	must(d->nqueues <= VDRV_QUEUES);
 	msix_setup(d);
 }
 

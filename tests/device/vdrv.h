@@ -31,6 +31,8 @@
 #define VDRV_MSI_ADDR 0xfee00000u
 #define VDRV_MSI_DATA 0x40u /* vector n sends VDRV_MSI_DATA + n + 256 * devfn */
 
+#define VDRV_QUEUES   16 /* that a driver uses at most */
+
 struct vdrv;
 struct vdrv_seg {
 	gpa_t addr;
@@ -68,7 +70,7 @@ struct vdrv {
 	uint64_t features;
 	unsigned nqueues, nvectors;
 	gpa_t mem_next;
-	struct vdrv_queue q[VIRTIO_MAX_QUEUES];
+	struct vdrv_queue q[VDRV_QUEUES];
 };
 
 /* Walks the capabilities of root's function devfn, maps its BARs at `bar` (BAR 4 first), turns

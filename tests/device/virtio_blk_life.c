@@ -20,12 +20,16 @@
 
 /* --- counting allocations: only where no sanitizer has taken malloc over --- */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNTS false
+#ifndef __has_feature
+#define __has_feature(x) 0 /* gcc */
+#endif
 static _Atomic unsigned long allocations;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                           \
+	__has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define COUNTS false
 #else
 #define COUNTS true
-static _Atomic unsigned long allocations;
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t m);
 void *__libc_realloc(void *p, size_t n);
