@@ -24,7 +24,7 @@
 
 #include "base/log.h"
 
-#define PTY_RETRY_NS (500u * 1000 * 1000)
+#define RETRY_NS (500u * 1000 * 1000)
 
 static void event(struct chr *c, enum chr_event ev)
 {
@@ -98,6 +98,7 @@ static void write_ready(struct chr *c)
 	}
 }
 
+/* The reading side, and the writing one if they are one descriptor. */
 static void ready(void *opaque, uint32_t events)
 {
 	struct chr *c = opaque;
@@ -112,15 +113,29 @@ static void ready(void *opaque, uint32_t events)
 		read_some(c);
 	} else if (events & (EPOLLHUP | EPOLLERR)) {
 		if (c->kind == CHR_STDIO) {
-			/* A closed pipe: no more waiting on it, or it would be reported for ever. */
-			c->eof = true;
+			/* The pipe's writer is gone, which is reported for ever: what is left in
+			 * the pipe is read without waiting, as from a file. */
 			loop_fd_del(&c->rwatch);
-			if (events & EPOLLERR) {
-				loop_fd_del(&c->wwatch);
-			}
+			c->rd_poll = false;
+			watch_update(c);
 		} else {
 			chr_disconnect(c);
 		}
+	}
+}
+
+/* The writing side, if it is a descriptor of its own. */
+static void write_side_ready(void *opaque, uint32_t events)
+{
+	struct chr *c = opaque;
+
+	if (events & (EPOLLHUP | EPOLLERR)) {
+		/* Nobody reads the pipe any more: output is for nobody, input goes on. */
+		loop_fd_del(&c->wwatch);
+		c->wfd_gone = true;
+	}
+	if (c->want_write) {
+		write_ready(c);
 	}
 }
 
@@ -143,7 +158,7 @@ static void unpolled(void *opaque)
 
 static int add_watch(struct chr *c, struct loop_fd *w, int fd, bool *poll_ok)
 {
-	int ret = loop_fd_add(c->loop, w, fd, 0, ready, c);
+	int ret = loop_fd_add(c->loop, w, fd, 0, w == &c->wwatch ? write_side_ready : ready, c);
 
 	*poll_ok = ret == 0;
 	return ret == -EPERM ? 0 : ret;
@@ -155,7 +170,7 @@ int chr_connect(struct chr *c, int rfd, int wfd)
 
 	c->rfd = rfd;
 	c->wfd = wfd;
-	c->eof = false;
+	c->eof = c->wfd_gone = false;
 	c->rd_poll = c->wr_poll = true;
 	if (rfd >= 0) {
 		ret = add_watch(c, &c->rwatch, rfd, &c->rd_poll);
@@ -191,7 +206,7 @@ void chr_disconnect(struct chr *c)
 			loop_fd_mod(&c->lwatch, EPOLLIN);
 		}
 	} else if (c->kind == CHR_PTY) {
-		loop_timer_arm(&c->retry, loop_now_ns(c->loop) + PTY_RETRY_NS);
+		loop_timer_arm(&c->retry, loop_now_ns(c->loop) + RETRY_NS);
 	}
 	event(c, CHR_CLOSED);
 	/* What the device keeps is for nobody now: let it get rid of it. */
@@ -227,7 +242,7 @@ size_t chr_write(struct chr *c, const uint8_t *buf, size_t len)
 {
 	size_t done = 0;
 
-	if (!c->connected || c->wfd < 0) {
+	if (!c->connected || c->wfd < 0 || c->wfd_gone) {
 		return len;
 	}
 	while (done < len) {
@@ -288,6 +303,12 @@ static void incoming(void *opaque, uint32_t events)
 	int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0) {
+		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
+			/* Out of descriptors: it would be reported at once, for ever. */
+			log_guest(c->id, "cannot accept a connection: %s", strerror(errno));
+			loop_fd_mod(&c->lwatch, 0);
+			loop_timer_arm(&c->retry, loop_now_ns(c->loop) + RETRY_NS);
+		}
 		return;
 	}
 	loop_fd_mod(&c->lwatch, 0); /* one peer at a time; the next waits in the backlog */
@@ -298,15 +319,21 @@ static void incoming(void *opaque, uint32_t events)
 }
 
 /* #syscalls(main): poll */
-static void pty_retry(void *opaque)
+static void retry(void *opaque)
 {
 	struct chr *c = opaque;
 	struct pollfd p = {.fd = c->wfd, .events = POLLOUT};
 
+	if (c->kind == CHR_SOCKET) {
+		if (!c->connected && c->listen_fd >= 0) {
+			loop_fd_mod(&c->lwatch, EPOLLIN);
+		}
+		return;
+	}
 	if (poll(&p, 1, 0) >= 0 && !(p.revents & POLLHUP) && !chr_connect(c, c->wfd, c->wfd)) {
 		return;
 	}
-	loop_timer_arm(&c->retry, loop_now_ns(c->loop) + PTY_RETRY_NS);
+	loop_timer_arm(&c->retry, loop_now_ns(c->loop) + RETRY_NS);
 }
 
 int chr_new(struct loop *l, const char *id, enum chr_kind kind, struct chr **out,
@@ -322,7 +349,7 @@ int chr_new(struct loop *l, const char *id, enum chr_kind kind, struct chr **out
 	c->rfd = c->wfd = c->listen_fd = -1;
 	c->work = (struct loop_work){.fn = unpolled, .arg = c};
 	snprintf(c->id, sizeof(c->id), "%s", id);
-	loop_timer_init(l, &c->retry, pty_retry, c);
+	loop_timer_init(l, &c->retry, retry, c);
 	*out = c;
 	return 0;
 }
@@ -352,6 +379,7 @@ void chr_close(struct chr *c)
 	}
 	c->attached = false;
 	loop_timer_disarm(&c->retry);
+	loop_work_cancel(c->loop, &c->work);
 	loop_fd_del(&c->rwatch);
 	loop_fd_del(&c->wwatch);
 	loop_fd_del(&c->lwatch);

@@ -19,10 +19,11 @@ struct chr {
 	int rfd, wfd;     /* -1: none; may be equal */
 	bool connected;
 	bool want_read, want_write, eof;
+	bool wfd_gone;    /* stdio: nobody reads our output any more */
 	bool rd_poll, wr_poll; /* the descriptor can be waited for (files and /dev/null cannot) */
 	struct loop_fd rwatch, wwatch;
 	struct loop_work work; /* reading and tx_ready without poll */
-	struct loop_timer retry; /* pty: has somebody opened the other side? */
+	struct loop_timer retry; /* pty: has somebody opened the other side? socket: accept again */
 
 	int listen_fd;    /* socket, server */
 	struct loop_fd lwatch;

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,8 +68,11 @@ static int open_stdio(struct chr *c, const struct chr_options *o, struct err *er
 	int ret;
 
 	snprintf(c->where, sizeof(c->where), "stdio");
+	/* Both first: a terminal is usually one open file, so setting one sets the other. */
 	for (int fd = 0; fd < 2; fd++) {
 		c->saved_flags[fd] = fcntl(fd, F_GETFL);
+	}
+	for (int fd = 0; fd < 2; fd++) {
 		if (c->saved_flags[fd] >= 0) {
 			fcntl(fd, F_SETFL, c->saved_flags[fd] | O_NONBLOCK);
 		}
@@ -97,7 +102,11 @@ static int open_file(struct chr *c, const struct chr_options *o, struct err *err
 	int fd, ret;
 
 	snprintf(c->where, sizeof(c->where), "file:%s", o->path);
-	fd = open(o->path, O_WRONLY | O_CREAT | O_CLOEXEC | (o->append ? O_APPEND : O_TRUNC), 0600);
+	/* O_NONBLOCK: a FIFO or terminal must not stop the machine. */
+	fd = open(o->path,
+		  O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY |
+			  (o->append ? O_APPEND : O_TRUNC),
+		  0600);
 	if (fd < 0) {
 		return fail(err, errno, c, "cannot open the file");
 	}
@@ -162,7 +171,7 @@ static int unix_socket(struct chr *c, const struct chr_options *o, int *out, str
 			       : 0;
 	}
 	if (!lstat(o->path, &st)) {
-		int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 		if (!S_ISSOCK(st.st_mode)) {
 			e = EEXIST;
@@ -186,28 +195,50 @@ static int unix_socket(struct chr *c, const struct chr_options *o, int *out, str
 	return c->path ? 0 : fail(err, ENOMEM, c, "out of memory");
 }
 
+/* One address: the socket or -errno. */
+static int tcp_try(const struct chr_options *o, const struct addrinfo *ai)
+{
+	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, e;
+
+	if (fd < 0) {
+		return -errno;
+	}
+	if (o->nodelay) { /* accepted sockets inherit it */
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	}
+	if (o->server) {
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		e = bind(fd, ai->ai_addr, ai->ai_addrlen) ? errno : 0;
+	} else {
+		e = connect(fd, ai->ai_addr, ai->ai_addrlen) ? errno : 0;
+	}
+	if (e) {
+		close(fd);
+		return -e;
+	}
+	return fd;
+}
+
 static int tcp_socket(struct chr *c, const struct chr_options *o, int *out, struct err *err)
 {
 	struct addrinfo hint = {.ai_socktype = SOCK_STREAM,
-				.ai_flags = o->server ? AI_PASSIVE : 0}, *ai;
-	int fd, one = 1, ret;
+				.ai_flags = o->server ? AI_PASSIVE : 0}, *list, *ai;
+	int fd = -EADDRNOTAVAIL, ret;
 
-	ret = getaddrinfo(o->host && *o->host ? o->host : NULL, o->port, &hint, &ai);
+	ret = getaddrinfo(o->host && *o->host ? o->host : NULL, o->port, &hint, &list);
 	if (ret) {
 		return err_set(err, EINVAL, "chardev '%s' (%s): %s", c->id, c->where,
 			       gai_strerror(ret));
 	}
-	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	ret = fd < 0 ? errno : 0;
-	if (!ret && o->server) {
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-		ret = bind(fd, ai->ai_addr, ai->ai_addrlen) ? errno : 0;
-	} else if (!ret) {
-		ret = connect(fd, ai->ai_addr, ai->ai_addrlen) ? errno : 0;
+	for (ai = list; ai && fd < 0; ai = ai->ai_next) {
+		fd = tcp_try(o, ai);
 	}
-	freeaddrinfo(ai);
+	freeaddrinfo(list);
+	if (fd < 0) {
+		return fail(err, -fd, c, o->server ? "cannot listen" : "cannot connect");
+	}
 	*out = fd;
-	return ret ? fail(err, ret, c, o->server ? "cannot listen" : "cannot connect") : 0;
+	return 0;
 }
 
 /* #syscalls(start): socket connect bind listen accept4 unlink newfstatat fcntl setsockopt */
@@ -218,6 +249,10 @@ static int open_socket(struct chr *c, const struct chr_options *o, struct err *e
 	if (!o->path == !o->port) {
 		return err_set(err, EINVAL, "-chardev socket,id=%s: give either path=PATH or "
 			       "host=HOST,port=PORT", c->id);
+	}
+	if (o->path && (o->host || o->nodelay)) {
+		return err_set(err, EINVAL, "-chardev socket,id=%s: %s is for host=HOST,port=PORT, not "
+			       "for path=%s", c->id, o->host ? "host" : "nodelay", o->path);
 	}
 	if (o->path) {
 		snprintf(c->where, sizeof(c->where), "unix:%s%s", o->path,

@@ -20,6 +20,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/util.h"
 #include "net/net_int.h"
 
@@ -74,6 +75,11 @@ static void tap_ready(void *opaque, uint32_t events)
 	}
 	if (events & (EPOLLIN | EPOLLERR) && t->rx_on) {
 		t->client.rx_ready(t->client.opaque);
+	}
+	if (events & EPOLLERR) {
+		/* The interface was deleted, which is reported for ever and never mended. */
+		log_warn(t->port.id, "the tap interface is gone; the network card is cut off");
+		loop_fd_del(&t->watch);
 	}
 }
 
@@ -256,8 +262,12 @@ static int take_fd(const struct tap_options *o, int *out, struct err *err)
 	}
 	fd = fcntl((int)n, F_DUPFD_CLOEXEC, 3);
 	if (fd < 0 || fcntl(fd, F_SETFL, O_NONBLOCK)) {
-		return err_set(err, errno, "-netdev tap,id=%s: fd=%s: %s", o->id, o->fd,
-			       strerror(errno));
+		int e = errno;
+
+		if (fd >= 0) {
+			close(fd);
+		}
+		return err_set(err, e, "-netdev tap,id=%s: fd=%s: %s", o->id, o->fd, strerror(e));
 	}
 	*out = fd;
 	return 0;
