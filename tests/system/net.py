@@ -29,8 +29,12 @@ class TapNet:
 						     stdout=subprocess.DEVNULL,
 						     stderr=subprocess.DEVNULL))
 
-	def close(self):
+	def stop(self):
 		for server in self.servers:
 			server.kill()
 			server.wait()
+		self.servers = []
+
+	def close(self):
+		self.stop()
 		subprocess.run(["ip", "netns", "del", self.name], capture_output=True)
