@@ -429,7 +429,9 @@ int board_reset(struct machine *m, struct err *err)
 	int ret = direct ? direct_boot(m, err) : 0;
 
 	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
-		struct kvm_x86_init init = {.runnable = i == 0};
+		struct kvm_x86_init init = {
+			.runnable = i == 0, .mtrr_def_type = direct ? X86_BOOT_MTRR : 0,
+		};
 
 		memset(&init.regs, 0, sizeof(init.regs));
 		x86_regs_reset(&init.regs, &init.sregs, i == 0, b->signature);
