@@ -151,7 +151,8 @@ static void reset_finish(struct virtio_dev *vd)
 		virtq_defaults(&vd->queue[i]);
 	}
 	vd->acked = 0;
-	vd->config_vector = VIRTIO_NO_VECTOR;
+	/* another thread may be about to send a configuration interrupt */
+	__atomic_store_n(&vd->config_vector, VIRTIO_NO_VECTOR, __ATOMIC_RELAXED);
 	vd->resetting = false;
 	if (vd->ops->reset) {
 		vd->ops->reset(vd);
