@@ -48,6 +48,7 @@
  * operating systems. */
 #define PLAT_BIOS_AREA	   UINT64_C(0xE0000)
 #define PLAT_BIOS_SMBIOS   UINT64_C(0xF0000)
+#define PLAT_BIOS_RESET	   UINT64_C(0xFFFF0) /* where real-mode code jumps to for a reset */
 #define PLAT_BIOS_AREA_END UINT64_C(0x100000)
 
 /* --- I/O ports --- */

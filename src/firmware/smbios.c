@@ -354,7 +354,7 @@ int smbios_place(struct mem *m, const struct smbios_facts *facts, struct err *er
 	if (ret) {
 		return ret;
 	}
-	if (s.len > PLAT_BIOS_AREA_END - table) {
+	if (s.len > PLAT_BIOS_RESET - table) {
 		ret = err_set(err, ENOSPC,
 			      "the SMBIOS tables need %zu bytes, more than there are "
 			      "below 1 MiB",

@@ -36,7 +36,7 @@ void smbios_relocate(struct smbios *s, uint64_t gpa);
 
 /* Adds etc/smbios/smbios-anchor and smbios-tables. */
 int smbios_fw_cfg_add(struct fw_cfg *fw, const struct smbios_facts *facts, struct err *err);
-/* Writes anchor and tables to [0xF0000, 1 MiB). */
+/* Writes anchor and tables to [0xF0000, 0xFFFF0). */
 int smbios_place(struct mem *m, const struct smbios_facts *facts, struct err *err);
 
 #endif

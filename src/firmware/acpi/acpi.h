@@ -84,7 +84,8 @@ struct acpi_placed {
 		size; /* taken from RAM above 1 MiB, to be reserved in e820; size 0: none */
 };
 /* Writes RSDP and tables to [0xE0000, 0xF0000), or the tables to the top of low RAM [0, low) if
- * they do not fit there. -ENOSPC, -EFAULT. */
+ * they do not fit there, and an instruction sequence that resets the machine to 0xFFFF0, see
+ * loader.c. -ENOSPC, -EFAULT. */
 int acpi_place(struct mem *m, uint64_t low, const struct acpi_facts *facts,
 	       struct acpi_placed *out, struct err *err);
 

@@ -253,6 +253,27 @@ void acpi_loader_free(struct acpi_loader *l)
 
 /* --- direct boot --- */
 
+/*
+ * What stands in the place of a BIOS' reset entry, in real-mode code: mov dx, 0xcf9; mov al, 6;
+ * out dx, al; hlt; jmp back to the hlt.
+ *
+ * It is needed because of the HW_REDUCED_ACPI flag: with it Linux restarts through EFI and uses
+ * neither the FADT's reset register nor port 0x64 before. Without EFI (direct boot) it goes on to
+ * the BIOS, that is, it enters real mode and jumps to FFFF:0000.
+ */
+static const uint8_t reset_entry[] = {
+	0xba,
+	PLAT_RESET_PORT & 0xff,
+	PLAT_RESET_PORT >> 8,
+	0xb0,
+	PLAT_RESET_VALUE,
+	0xee,
+	0xf4,
+	0xeb,
+	0xfd,
+};
+_Static_assert(sizeof(reset_entry) <= PLAT_BIOS_AREA_END - PLAT_BIOS_RESET, "it fits");
+
 int acpi_place(struct mem *m, uint64_t low, const struct acpi_facts *facts,
 	       struct acpi_placed *out, struct err *err)
 {
@@ -285,6 +306,9 @@ int acpi_place(struct mem *m, uint64_t low, const struct acpi_facts *facts,
 	ret = mem_write(m, base, t.data, t.len);
 	if (!ret) {
 		ret = mem_write(m, PLAT_BIOS_AREA, rsdp, sizeof(rsdp));
+	}
+	if (!ret) {
+		ret = mem_write(m, PLAT_BIOS_RESET, reset_entry, sizeof(reset_entry));
 	}
 	if (ret) {
 		err_set(err, -ret, "the ACPI tables cannot be placed at 0x%llx: no RAM there",

@@ -632,11 +632,15 @@ static void test_place(void **state)
 	struct fake_vm *fv = fake_vm_new(&cfg);
 	struct acpi_facts f = facts_of(4, 4);
 	struct acpi_placed p;
+	uint8_t code[9];
 	struct err err;
 
 	assert_int_equal(acpi_place(fv->vm.mem, 64 * MiB, &f, &p, &err), 0);
 	assert_int_equal(p.size, 0);
 	placed_check(fv, &p);
+	/* FFFF:0000 resets the machine: mov dx, 0xcf9; mov al, 6; out dx, al; hlt; jmp hlt */
+	assert_int_equal(mem_read(fv->vm.mem, 0xffff0, code, sizeof(code)), 0);
+	assert_memory_equal(code, "\xba\xf9\x0c\xb0\x06\xee\xf4\xeb\xfd", sizeof(code));
 
 	f = facts_of(ACPI_MAX_CPUS, ACPI_MAX_CPUS);
 	assert_int_equal(acpi_place(fv->vm.mem, 64 * MiB, &f, &p, &err), 0);
