@@ -2,13 +2,14 @@
  * The steps of giving up that the VM process and the broker share. Each works on the calling
  * thread, cannot be undone, and is repeated without harm.
  */
-#include <cap-ng.h>
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/single_threaded.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sandbox/sandbox_int.h"
@@ -21,32 +22,35 @@ int confine_no_new_privs(void)
 
 /*
  * Only a process with CAP_SETPCAP may drop from the bounding set; without it there is nothing
- * in the bounding set that no_new_privs would let come back.
- * #syscalls(start): capget capset prctl openat read close
+ * in the bounding set that no_new_privs would let come back. Done with the system calls
+ * themselves: libcap-ng asks for each capability of each set first, 250 calls and a tenth of the
+ * time from exec to the guest's first instruction.
+ * #syscalls(start): capget capset prctl
  */
 int confine_caps(uint64_t keep)
 {
-	capng_select_t sets = CAPNG_SELECT_CAPS | CAPNG_SELECT_AMBIENT;
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	uint64_t have;
 
-	if (capng_get_caps_process() < 0) {
-		return -EPERM;
+	if (syscall(SYS_capget, &head, data) < 0) {
+		return -errno;
 	}
-	if (capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP)) {
-		sets |= CAPNG_SELECT_BOUNDS;
-	}
-	for (unsigned cap = 0; cap <= CAP_LAST_CAP; cap++) {
-		if (!capng_have_capability(CAPNG_PERMITTED, cap)) {
-			keep &= ~(UINT64_C(1) << cap);
+	have = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	if (data[CAP_TO_INDEX(CAP_SETPCAP)].effective & CAP_TO_MASK(CAP_SETPCAP)) {
+		/* EINVAL: past the last one that this kernel knows */
+		for (unsigned cap = 0; cap < 64 && !prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); cap++) {
 		}
 	}
-	capng_clear(CAPNG_SELECT_ALL);
-	for (unsigned cap = 0; cap <= CAP_LAST_CAP; cap++) {
-		if ((keep & (UINT64_C(1) << cap)) &&
-		    capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, cap) < 0) {
-			return -EPERM;
-		}
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0) {
+		return -errno;
 	}
-	return capng_apply(sets) < 0 ? -EPERM : 0;
+	have &= keep;
+	for (unsigned i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+		data[i].effective = data[i].permitted = (uint32_t)(have >> (32 * i));
+		data[i].inheritable = 0;
+	}
+	return syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
 }
 
 static int fd_compare(const void *a, const void *b)
