@@ -14,13 +14,13 @@
 #include "rig.h"
 #include "spec/virtio_blk.h"
 
-#define F(bit)        (UINT64_C(1) << (bit))
+#define F(bit)	      (UINT64_C(1) << (bit))
 #define BLK_RIG_SIZE  (1 * MiB)
 #define BLK_RIG_DATA  65536u
 #define BLK_RIG_SLOTS 64 /* of headers, statuses and data for blk_rig_add() */
 
-#define CONFIG(d, field)                                                    \
-	vdrv_config(d, offsetof(struct virtio_blk_config_layout, field),    \
+#define CONFIG(d, field)                                                                       \
+	vdrv_config(d, offsetof(struct virtio_blk_config_layout, field),                       \
 		    sizeof(((struct virtio_blk_config_layout *)0)->field))
 
 struct blk_spy {
@@ -60,7 +60,8 @@ uint8_t blk_rig_erase(struct blk_rig *b, uint32_t type, uint64_t sector, uint32_
 		      uint32_t flags);
 /* A request in pieces: lengths of the readable and writable descriptors, up to 8 or the first 0.
  * out: the data behind the header (may be NULL); in: gets all that is writable, the status last. */
-uint8_t blk_rig_raw(struct blk_rig *b, uint32_t type, uint64_t sector, const unsigned out_len[8],
-		    const unsigned in_len[8], const void *out, void *in, unsigned flags);
+uint8_t blk_rig_raw(struct blk_rig *b, uint32_t type, uint64_t sector,
+		    const unsigned out_len[8], const unsigned in_len[8], const void *out,
+		    void *in, unsigned flags);
 
 #endif

@@ -14,11 +14,11 @@
 #include "rig.h"
 #include "virtio/virtio.h"
 
-#define ECHO_QUEUES     2
+#define ECHO_QUEUES	2
 #define ECHO_QUEUE_SIZE 64
-#define ECHO_SEGS       32
-#define ECHO_CONFIG     16
-#define ECHO_F_REFUSED  5 /* offered, but refused at FEATURES_OK */
+#define ECHO_SEGS	32
+#define ECHO_CONFIG	16
+#define ECHO_F_REFUSED	5 /* offered, but refused at FEATURES_OK */
 
 struct echo_req {
 	struct virtq_chain c;

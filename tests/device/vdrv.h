@@ -31,7 +31,7 @@
 #define VDRV_MSI_ADDR 0xfee00000u
 #define VDRV_MSI_DATA 0x40u /* vector n sends VDRV_MSI_DATA + n + 256 * devfn */
 
-#define VDRV_QUEUES   16 /* that a driver uses at most */
+#define VDRV_QUEUES 16 /* that a driver uses at most */
 
 struct vdrv;
 struct vdrv_seg {
@@ -53,7 +53,7 @@ struct vdrv_queue {
 	uint16_t avail_idx, kicked_idx, last_used;
 	uint16_t free_head, nfree;
 	uint16_t chain_len[VIRTQ_MAX_SIZE]; /* by head */
-	gpa_t table[VIRTQ_MAX_SIZE];        /* of an indirect chain, made on first use */
+	gpa_t table[VIRTQ_MAX_SIZE];	    /* of an indirect chain, made on first use */
 	uint16_t table_len[VIRTQ_MAX_SIZE];
 };
 
@@ -82,7 +82,8 @@ void vdrv_init(struct vdrv *d, struct fake_vm *fv, struct pci_bus *root, uint8_t
 void vdrv_bar_move(struct vdrv *d, uint64_t bar);
 /* A driver that finds the device as another one left it (after a state transfer): same rings,
  * same indices, another machine. Control loop. */
-void vdrv_adopt(struct vdrv *d, const struct vdrv *old, struct fake_vm *fv, struct pci_bus *root);
+void vdrv_adopt(struct vdrv *d, const struct vdrv *old, struct fake_vm *fv,
+		struct pci_bus *root);
 
 /* --- registers --- */
 uint64_t vdrv_read(struct vdrv *d, uint64_t addr, unsigned len);
@@ -94,11 +95,11 @@ void vdrv_status_set(struct vdrv *d, uint8_t status); /* writes it as it is */
 uint64_t vdrv_config(struct vdrv *d, unsigned off, unsigned len);
 void vdrv_config_set(struct vdrv *d, unsigned off, unsigned len, uint64_t value);
 uint64_t vdrv_offered(struct vdrv *d);
-#define VDRV_COMMON(d, field)                                             \
-	vdrv_common(d, offsetof(struct virtio_pci_common_cfg, field),      \
+#define VDRV_COMMON(d, field)                                                                  \
+	vdrv_common(d, offsetof(struct virtio_pci_common_cfg, field),                          \
 		    sizeof(((struct virtio_pci_common_cfg *)0)->field))
-#define VDRV_COMMON_SET(d, field, v)                                      \
-	vdrv_common_set(d, offsetof(struct virtio_pci_common_cfg, field),  \
+#define VDRV_COMMON_SET(d, field, v)                                                           \
+	vdrv_common_set(d, offsetof(struct virtio_pci_common_cfg, field),                      \
 			sizeof(((struct virtio_pci_common_cfg *)0)->field), v)
 
 /* --- life --- */
@@ -127,9 +128,9 @@ int vdrv_add(struct vdrv_queue *q, const struct vdrv_seg *seg, unsigned n_out, u
 /* Raw access, for chains that no driver would make. */
 void vdrv_desc_set(struct vdrv_queue *q, uint16_t i, uint64_t addr, uint32_t len,
 		   uint16_t flags, uint16_t next);
-void vdrv_avail_put(struct vdrv_queue *q, uint16_t head);  /* an entry, and the index */
+void vdrv_avail_put(struct vdrv_queue *q, uint16_t head); /* an entry, and the index */
 void vdrv_avail_idx_set(struct vdrv_queue *q, uint16_t idx);
-void vdrv_kick(struct vdrv_queue *q);       /* if the device asked for it (2.7.10, 2.7.13.4) */
+void vdrv_kick(struct vdrv_queue *q); /* if the device asked for it (2.7.10, 2.7.13.4) */
 bool vdrv_kick_wanted(struct vdrv_queue *q);
 void vdrv_kick_always(struct vdrv_queue *q);
 /* One used entry, if there is one; its descriptors are free again. */

@@ -16,22 +16,22 @@
 #define VFUZZ_DATA    65536u /* bytes of buffers, at w->data */
 
 enum vfuzz_what {
-	VFUZZ_DESC,      /* descriptor `index` */
-	VFUZZ_AVAIL,     /* makes head `index` available */
+	VFUZZ_DESC,	 /* descriptor `index` */
+	VFUZZ_AVAIL,	 /* makes head `index` available */
 	VFUZZ_AVAIL_IDX, /* the avail index itself */
 	VFUZZ_KICK,
-	VFUZZ_COMMON,    /* writes a register of the common configuration */
-	VFUZZ_CONFIG,    /* … of the device configuration */
-	VFUZZ_BAR,       /* any access to the BAR */
-	VFUZZ_WINDOW,    /* an access through the PCI_CFG capability */
-	VFUZZ_POKE,      /* eight bytes of the buffers */
-	VFUZZ_STEP,      /* the loop */
-	VFUZZ_DEVICE,    /* what the target has of its own */
-	VFUZZ_PAUSE,     /* or resume */
-	VFUZZ_START,     /* reset and the driver's usual start */
-	VFUZZ_TABLE,     /* an entry of an indirect table in the buffers */
-	VFUZZ_CHAIN,     /* a well-formed chain */
-	VFUZZ_TRANSFER,  /* state saved and loaded again */
+	VFUZZ_COMMON,	/* writes a register of the common configuration */
+	VFUZZ_CONFIG,	/* … of the device configuration */
+	VFUZZ_BAR,	/* any access to the BAR */
+	VFUZZ_WINDOW,	/* an access through the PCI_CFG capability */
+	VFUZZ_POKE,	/* eight bytes of the buffers */
+	VFUZZ_STEP,	/* the loop */
+	VFUZZ_DEVICE,	/* what the target has of its own */
+	VFUZZ_PAUSE,	/* or resume */
+	VFUZZ_START,	/* reset and the driver's usual start */
+	VFUZZ_TABLE,	/* an entry of an indirect table in the buffers */
+	VFUZZ_CHAIN,	/* a well-formed chain */
+	VFUZZ_TRANSFER, /* state saved and loaded again */
 	VFUZZ_WHATS,
 };
 struct vfuzz_op {
