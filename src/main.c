@@ -65,7 +65,9 @@ static int build(struct nemu *n, struct err *err)
 	const char *path;
 	int ret;
 
+	daemon_hide_stderr(&n->daemon, true); /* the broker must not keep a caller waiting for its end */
 	ret = broker_start(&n->broker, -1, err);
+	daemon_hide_stderr(&n->daemon, false);
 	if (!ret && loop_new(&n->loop, "nemu", 0)) {
 		ret = err_set(err, ENOMEM, "cannot make the control loop");
 	}

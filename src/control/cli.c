@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "machine/machine.h"
 
 #define MAX_RAM     (UINT64_C(1) << 46)
 #define DEFAULT_RAM (128 * MiB)
@@ -190,8 +191,16 @@ static int set_item(struct cli *c, const struct cli_option *o, const char *arg, 
 	struct config_list *l = (struct config_list *)((char *)c->cfg + o->offset);
 	const char *w = "";
 	struct opts opts;
+	const char *name, *doc;
 	int ret;
 
+	if (!strcmp(o->name, "device") && (!strcmp(arg, "help") || !strcmp(arg, "?"))) {
+		for (unsigned i = 0; (name = machine_device_class(i, &doc)); i++) {
+			printf("name \"%s\", desc \"%s\"\n", name, doc);
+		}
+		c->done = true;
+		return 0;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(what); i++) {
 		if (!strcmp(what[i] + 1, o->name)) {
 			w = what[i];

@@ -25,7 +25,7 @@ int daemon_start(struct daemon *d, bool on, struct err *err)
 	char ok;
 
 	d->on = on;
-	d->fd = d->null_fd = -1;
+	d->fd = d->null_fd = d->stderr_fd = -1;
 	if (!on) {
 		return 0;
 	}
@@ -51,6 +51,22 @@ int daemon_start(struct daemon *d, bool on, struct err *err)
 	return d->null_fd < 0 ? err_set(err, errno, "-daemonize: cannot open /dev/null: %s",
 					strerror(errno))
 			      : 0;
+}
+
+/* #syscalls(start): fcntl dup3 close */
+void daemon_hide_stderr(struct daemon *d, bool hide)
+{
+	if (!d->on) {
+		return;
+	}
+	if (hide) {
+		d->stderr_fd = fcntl(2, F_DUPFD_CLOEXEC, 3);
+		dup3(d->null_fd, 2, 0);
+	} else if (d->stderr_fd >= 0) {
+		dup3(d->stderr_fd, 2, 0);
+		close(d->stderr_fd);
+		d->stderr_fd = -1;
+	}
 }
 
 /* The parent's exit tells the caller that the socket listens, so the descriptors that the caller

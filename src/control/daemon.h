@@ -19,12 +19,16 @@ struct daemon {
 	struct loop_fd signals;
 	struct machine *machine;
 	int null_fd; /* /dev/null, to replace the standard descriptors with */
+	int stderr_fd; /* the real one, while it is hidden */
 };
 
 /* Forks if `on`; the parent does not return: it exits with the child's success. fd and null_fd are to
  * be kept open by whoever closes the others. */
 int daemon_start(struct daemon *d, bool on, struct err *err);
 void daemon_ready(struct daemon *d);
+/* Around what forks a process that lives on: when daemonized, it gets /dev/null as its standard
+ * error, since a caller that reads ours until its end waits for every copy. */
+void daemon_hide_stderr(struct daemon *d, bool hide);
 /* SIGTERM, SIGINT and SIGHUP end the machine as QMP's quit does, from here on. Blocks them in this
  * thread and in those that it starts. */
 int daemon_signals(struct daemon *d, struct loop *l, struct machine *m, struct err *err);

@@ -38,6 +38,14 @@ static int no_memory(struct err *err, const char *what)
 	return err_set(err, ENOMEM, "%s: out of memory", what);
 }
 
+/* Back ends speak of their files; whoever reads that is told which option it was. */
+static void name_option(struct err *err, const char *option)
+{
+	if (strncmp(err->msg, option, strlen(option))) {
+		err_prefix(err, "%s", option);
+	}
+}
+
 /* --- objects --- */
 
 static bool object_taken(struct backends *b, const char *id)
@@ -162,6 +170,9 @@ static int serial_open(struct machine *m, struct err *err)
 					      "id=%s", text, text + 8);
 	}
 	ret = chr_open_legacy(m->vm.loop, "serial0", text, &c, err);
+	if (ret) {
+		name_option(err, "-serial");
+	}
 	if (!ret) {
 		ret = chr_add(m, c, err);
 	}
@@ -188,6 +199,7 @@ static int blk_add(struct machine *m, const char *what, const char *id, struct o
 	}
 	ret = blk_open(o, &n->node, err);
 	if (ret) {
+		name_option(err, what);
 		return ret;
 	}
 	n->id = strdup(id ? id : blk_name(n->node));
@@ -381,6 +393,9 @@ int backends_open(struct machine *m, struct err *err)
 	}
 	for (size_t i = 0; !ret && i < cfg->chardevs.count; i++) {
 		ret = chr_open(m->vm.loop, &cfg->chardevs.item[i].opts, &c, err);
+		if (ret) {
+			name_option(err, "-chardev");
+		}
 		if (!ret) {
 			ret = chr_add(m, c, err);
 		}

@@ -366,6 +366,15 @@ static int locate(struct making *k)
 	return ret;
 }
 
+const char *machine_device_class(unsigned i, const char **doc)
+{
+	if (i >= ARRAY_SIZE(classes)) {
+		return NULL;
+	}
+	*doc = classes[i].doc;
+	return classes[i].name;
+}
+
 static int make_device(struct machine *m, const struct device_class *c, struct opts *o,
 		       struct err *err)
 {
@@ -464,6 +473,9 @@ int devices_create(struct machine *m, struct err *err)
 			}
 			ret = make_device(m, c, o, err);
 			if (ret) {
+				if (strncmp(err->msg, "-device", 7)) {
+					err_prefix(err, "-device %s", c->name);
+				}
 				return ret;
 			}
 		}

@@ -92,6 +92,8 @@ unsigned machine_cpus(const struct machine *m);
 pid_t machine_cpu_tid(const struct machine *m, unsigned cpu);
 /* i-th iothread: its id, or NULL past the end. */
 const char *machine_iothread(const struct machine *m, unsigned i, pid_t *tid);
+/* The i-th device that -device can name, with a line about it; NULL past the end. */
+const char *machine_device_class(unsigned i, const char **doc);
 struct chr;
 struct chr *machine_chardev(const struct machine *m, unsigned i); /* NULL past the end */
 /* Paths that the process created and has to remove at its end (sockets), for the broker. */

@@ -371,10 +371,17 @@ static int fill_fw_cfg(struct machine *m, struct err *err)
 
 static int open_boot_file(const char *option, const char *path, int *fd, struct err *err)
 {
-	*fd = open(path, O_RDONLY | O_CLOEXEC);
-	return *fd < 0 ? err_set(err, errno, "%s %s: cannot open it: %s", option, path,
-				 strerror(errno))
-		       : 0;
+	struct stat st;
+
+	*fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait at a pipe */
+	if (*fd < 0) {
+		return err_set(err, errno, "%s %s: cannot open it: %s; give the path of a file that can be "
+			       "read", option, path, strerror(errno));
+	}
+	if (fstat(*fd, &st) || !S_ISREG(st.st_mode)) {
+		return err_set(err, EINVAL, "%s %s: it is not a regular file; give one", option, path);
+	}
+	return 0;
 }
 
 /* Puts kernel, tables and BARs in place, as often as the machine is reset. */
