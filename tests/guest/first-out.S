@@ -1,10 +1,10 @@
 /*
  * The shortest way to a sign of life: the first instructions after reset write one byte to the
  * serial port, then the processor sleeps. For measuring the time from exec to the guest.
- * 4 KiB; NEMU and QEMU place it so that it ends at 4 GiB.
+ * 64 KiB, which QEMU wants; both place it so that it ends at 4 GiB.
  */
 	.section .image, "ax"
-	.fill 4096 - 16, 1, 0
+	.fill 65536 - 16, 1, 0
 	.code16
 	mov $0x3f8, %dx
 	mov $'!', %al
