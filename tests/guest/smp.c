@@ -37,7 +37,8 @@ void guest_irq(unsigned vector)
 
 void ap_main(uint32_t index);
 
-/* One interrupt from the boot processor, one of its own timer, one to the boot processor. */
+/* One interrupt from the boot processor, one of its own timer, one to the boot processor: in turn,
+ * because two of one vector that nobody has taken yet are one. */
 void ap_main(uint32_t index)
 {
 	uint32_t id;
@@ -53,6 +54,9 @@ void ap_main(uint32_t index)
 	irq_wait();
 	timer_arm(rdtsc() + ap_ticks);
 	irq_wait();
+	while (answers != index - 1) {
+		pause();
+	}
 	lapic_icr(0, ICR_TO_BSP);
 }
 

@@ -5,9 +5,9 @@
  *     state_tool save STATE after MS        -- NEMU OPTIONS...   run, stop after MS milliseconds
  *     state_tool save STATE at TEXT FILE    -- NEMU OPTIONS...   … when FILE (-serial) has TEXT
  *     state_tool load STATE                 -- NEMU OPTIONS...   load, go on to the guest's end
- *     state_tool flip STATE COUNT           -- NEMU OPTIONS...   load it COUNT times, each time
+ *     state_tool flip STATE COUNT MS        -- NEMU OPTIONS...   load it COUNT times, each time
  *          with other bytes outside of guest memory changed and the checksum right again; what is
- *          taken runs for a moment. Prints how many were taken and refused
+ *          taken runs for MS milliseconds. Prints how many were taken and refused
  *
  * Exit status: 0; 1 with one sentence on stderr, as nemu; 2 when the guest ended before it was
  * to be saved. There is no sandbox here: what is tested is the state, and the order of calls is
@@ -30,7 +30,6 @@
 #define POLL_NS	  UINT64_C(500000)
 #define TEXT_MAX  65536
 #define ENDED	  2
-#define FLIP_RUN_NS UINT64_C(20000000)
 
 struct tool {
 	struct vm_config cfg;
@@ -175,7 +174,7 @@ static void flip_apply(uint8_t *data, size_t len, size_t end, uint64_t seed)
 }
 
 /* 1: taken, 0: refused, <0: what a hostile stream must not bring about. */
-static int flip_one(struct tool *t, int fd, struct err *err)
+static int flip_one(struct tool *t, int fd, uint64_t run_ns, struct err *err)
 {
 	struct machine_env env = {0};
 	uint64_t until;
@@ -193,9 +192,14 @@ static int flip_one(struct tool *t, int fd, struct err *err)
 		t->m = NULL;
 		return err->msg[0] && !strchr(err->msg, '\n') ? 0 : -EINVAL;
 	}
+	if (!run_ns) {
+		machine_free(t->m);
+		t->m = NULL;
+		return 1;
+	}
 	ret = machine_start(t->m, err);
 	ret = ret ? ret : machine_cont(t->m, err);
-	until = loop_now_ns(t->loop) + FLIP_RUN_NS;
+	until = loop_now_ns(t->loop) + run_ns;
 	while (!ret && !t->ended && loop_now_ns(t->loop) < until) {
 		loop_step(t->loop, 5);
 	}
@@ -210,7 +214,8 @@ static int flip_one(struct tool *t, int fd, struct err *err)
 	return ret ? ret : 1;
 }
 
-static int tool_flip(struct tool *t, const char *path, unsigned count, struct err *err)
+static int tool_flip(struct tool *t, const char *path, unsigned count, uint64_t run_ns,
+		     struct err *err)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC), copy = -1, ret = 0;
 	unsigned taken = 0, refused = 0;
@@ -233,7 +238,7 @@ static int tool_flip(struct tool *t, const char *path, unsigned count, struct er
 		memcpy(map, data, len);
 		flip_apply(map, len, end, i);
 		err->msg[0] = '\0';
-		ret = flip_one(t, copy, err);
+		ret = flip_one(t, copy, run_ns, err);
 		if (ret > 0) {
 			taken++;
 		} else if (!ret) {
@@ -261,7 +266,7 @@ static int tool_run(struct tool *t, char **argv, uint64_t after_ns, struct err *
 	}
 	t->cfg.start_paused = !save;
 	if (!strcmp(argv[1], "flip")) {
-		return tool_flip(t, argv[2], (unsigned)strtoul(argv[3], NULL, 10), err);
+		return tool_flip(t, argv[2], (unsigned)strtoul(argv[3], NULL, 10), after_ns, err);
 	}
 	ret = machine_new(t->loop, &t->cfg, &env, &t->m, err);
 	if (ret) {
@@ -286,7 +291,9 @@ int main(int argc, char **argv)
 	} else if (at == 6 && !strcmp(argv[1], "save") && !strcmp(argv[3], "at")) {
 		t.text = argv[4];
 		t.text_file = argv[5];
-	} else if ((at != 3 || strcmp(argv[1], "load")) && (at != 4 || strcmp(argv[1], "flip"))) {
+	} else if (at == 5 && !strcmp(argv[1], "flip")) {
+		after_ns = strtoull(argv[4], NULL, 10) * UINT64_C(1000000);
+	} else if (at != 3 || strcmp(argv[1], "load")) {
 		return usage();
 	}
 	if (at == argc) {

@@ -155,7 +155,9 @@ def flipped_states(tmp_path, count):
 	"""Changed bytes with a right checksum: refused with a sentence, or a machine that runs."""
 	machine = Machine(tmp_path)
 	machine.save("at", "half", "SERIAL")
-	done = machine.tool("flip", machine.state, str(count))
+	# the emulated processor of the lab hangs, with the host in it, in some impossible vCPU states
+	run_ms = "0" if os.environ.get("NEMU_LAB") else "20"
+	done = machine.tool("flip", machine.state, str(count), run_ms)
 	assert done.returncode == 0, done.stderr[-2000:]
 	words = dict(word.split("=") for word in done.stdout.splitlines()[-1].split()
 		     if "=" in word)
