@@ -34,6 +34,9 @@ static uint32_t length(const struct vfuzz_op *op)
 
 static struct vdrv_queue *queue(struct vfuzz *w, const struct vfuzz_op *op)
 {
+	if (w->target->all_queues) {
+		return &w->r.d.q[(op->arg >> 3 & 7u) % w->r.d.nqueues];
+	}
 	return &w->r.d.q[op->arg >> 3 & 1 ? w->r.d.nqueues - 1 : 0];
 }
 
@@ -99,6 +102,9 @@ static void start(struct vfuzz *w, uint64_t features)
 		pause_toggle(w);
 	}
 	w->target->release(w);
+	if (w->target->features) {
+		features = w->target->features(features);
+	}
 	vdrv_start(&w->r.d, features & ~w->target->without, 0);
 }
 

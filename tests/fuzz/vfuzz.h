@@ -45,9 +45,13 @@ _Static_assert(sizeof(struct vfuzz_op) == 16, "struct vfuzz_op");
 struct vfuzz;
 struct vfuzz_target {
 	uint64_t without; /* features that a driver must not take */
+	/* What a driver takes that wants these: without what needs more. NULL: all is well. */
+	uint64_t (*features)(uint64_t wanted);
 	/* Makes the device; the rig is there. */
 	struct virtio_dev *(*create)(struct vfuzz *w);
 	void (*op)(struct vfuzz *w, const struct vfuzz_op *op);
+	/* Bits 3 to 5 of arg choose among all queues; else bit 3 between the first and the last. */
+	bool all_queues;
 	/* Lets go what the device was told to keep. */
 	void (*release)(struct vfuzz *w);
 	/* One good request on a device that was just started; false if it fails. */
