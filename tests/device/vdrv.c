@@ -190,8 +190,8 @@ void vdrv_init(struct vdrv *d, struct fake_vm *fv, struct pci_bus *root, uint8_t
 	bar_write(d, 4, bar);
 	cfg_write(d, 4, 2, 6);
 	caps_walk(d);
-	d->nqueues = VDRV_COMMON(d, num_queues);
-	must(d->nqueues <= VDRV_QUEUES);
+	must(VDRV_COMMON(d, num_queues) <= VIRTIO_MAX_QUEUES);
+	d->nqueues = MIN(VDRV_COMMON(d, num_queues), VDRV_QUEUES);
 	msix_setup(d);
 }
 
