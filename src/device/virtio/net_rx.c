@@ -344,7 +344,7 @@ static void patience_over(void *opaque)
 	struct net_rx *rx = &n->pair[0].rx;
 
 	if (rx->held) {
-		log_guest(n->vd.name, "no buffers for a frame of %zu bytes; it is dropped",
+		log_debug(n->vd.name, "no buffers for a frame of %zu bytes; it is dropped",
 			  rx->held - HDR);
 		frame_dropped(n, rx->held);
 		port_on(n, true);
