@@ -326,6 +326,8 @@ static int host_funcs_add(struct pci_host *h, uint16_t pm_base, struct err *err)
 	pci_set_ids(&h->bridge, HOST_VENDOR, HOST_DEVICE, HOST_CLASS, 0, SUB_VENDOR,
 		    SUB_DEVICE);
 	pci_set_ids(&h->lpc, LPC_VENDOR, LPC_DEVICE, LPC_CLASS, 0, SUB_VENDOR, SUB_DEVICE);
+	/* It passes I/O on although it has no BAR: OVMF enables that before it looks for the UART. */
+	h->lpc.wmask[PCI_COMMAND] |= PCI_COMMAND_IO;
 	pci_set32(&h->lpc, LPC_PMBASE, pm_base | PMBASE_IO);
 	pci_set8(&h->lpc, LPC_ACPI_CNTL, ACPI_CNTL_ON);
 	return 0;
