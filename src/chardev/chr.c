@@ -371,7 +371,7 @@ void chr_pty_start(struct chr *c, int fd)
 }
 
 /* #syscalls(main): close ioctl fcntl
- * #ioctls(main): TCSETS */
+ * #ioctls(main): TCSETS TCGETS (the second by libc, to see what has become of it) */
 void chr_close(struct chr *c)
 {
 	if (!c) {
