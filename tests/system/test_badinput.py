@@ -5,12 +5,14 @@ program has started have to be gone. Needs /dev/kvm, since most options are look
 order in which the machine is built; no guest runs.
 """
 import os
+import pty
 import re
 import resource
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -455,6 +457,28 @@ def test_ends_in_order(place, how):
 	with Running(place, "-drive", f"file={disk},format=raw") as vm:
 		vm.process.terminate()
 		vm.end()
+
+
+def test_terminal_is_as_before(place):
+	"""The serial port on a terminal, which is given back with the settings it had."""
+	ours, theirs = pty.openpty()
+	try:
+		before = termios.tcgetattr(theirs)
+		process = subprocess.Popen([NEMU, "-S", "-nographic", "-qmp",
+					    f"unix:{place}/qmp,server=on,wait=off"],
+					   stdin=theirs, stdout=theirs, stderr=subprocess.PIPE)
+		try:
+			qmp_ready(place / "qmp")(process)
+			assert termios.tcgetattr(theirs) != before
+			Qmp(str(place / "qmp")).cmd("quit")
+			assert process.wait(LIMIT) == 0, process.stderr.read()
+		finally:
+			process.kill()
+			process.communicate()
+		assert termios.tcgetattr(theirs) == before
+	finally:
+		os.close(ours)
+		os.close(theirs)
 
 
 def test_killed_leaves_nothing(place):
