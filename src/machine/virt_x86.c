@@ -3,8 +3,8 @@
  * interrupts are the platform contract (spec/platform_x86.h, docs/platform.md).
  *
  * Boot: firmware from flash or -bios starts at the reset vector and finds everything through
- * fw_cfg; -kernel without firmware is entered directly, with BARs assigned and tables placed
- * here. Control loop. What the guest can reach is in the devices, not here.
+ * fw_cfg, a -kernel too; -kernel without firmware is entered directly, with BARs assigned and
+ * tables placed here. Control loop. What the guest can reach is in the devices, not here.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -27,6 +27,7 @@
 #include "firmware/e820.h"
 #include "firmware/flash.h"
 #include "firmware/fw_cfg.h"
+#include "firmware/linux.h"
 #include "firmware/smbios.h"
 #include "machine/machine_int.h"
 #include "pci/host.h"
@@ -160,10 +161,6 @@ static int add_firmware(struct machine *m, struct err *err)
 	if (m->cfg->bios) {
 		unit[0] = (struct flash_config){"-bios", m->cfg->bios, true};
 		n = 1;
-	}
-	if (has_firmware(m) && m->cfg->kernel) {
-		return err_set(err, EINVAL, "-kernel %s: a kernel is started without firmware here; leave "
-			       "out -kernel or the firmware", m->cfg->kernel);
 	}
 	return n ? flash_new(&m->vm, unit, n, err) : 0;
 }
@@ -432,7 +429,7 @@ static int direct_boot(struct machine *m, struct err *err)
 int board_reset(struct machine *m, struct err *err)
 {
 	struct board *b = m->board;
-	bool direct = m->cfg->kernel != NULL;
+	bool direct = m->cfg->kernel && !has_firmware(m);
 	int ret = direct ? direct_boot(m, err) : 0;
 
 	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
@@ -461,6 +458,14 @@ int board_ready(struct machine *m, struct err *err)
 	}
 	if (!ret && m->cfg->initrd) {
 		ret = open_boot_file("-initrd", m->cfg->initrd, &b->initrd_fd, err);
+	}
+	if (!ret && m->cfg->kernel && has_firmware(m)) {
+		const struct fw_linux_config fl = {
+			.kernel_name = m->cfg->kernel, .initrd_name = m->cfg->initrd,
+			.kernel_fd = b->kernel_fd, .initrd_fd = b->initrd_fd, .cmdline = m->cfg->append,
+		};
+
+		ret = fw_linux_add(b->fw, &fl, err);
 	}
 	return ret ? ret : board_reset(m, err);
 }
