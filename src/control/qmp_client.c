@@ -70,15 +70,13 @@ static void client_check_end(struct qmp_client *c)
 	}
 }
 
-/* #syscalls(main): write sendto */
+/* #syscalls(main): write */
 void qmp_client_flush(struct qmp_client *c)
 {
 	size_t done = 0;
 
 	while (!c->dead && done < c->out_len) {
-		ssize_t n = c->rfd == c->wfd ? send(c->wfd, c->out + done, c->out_len - done,
-						    MSG_NOSIGNAL | MSG_DONTWAIT)
-					     : write(c->wfd, c->out + done, c->out_len - done);
+		ssize_t n = write(c->wfd, c->out + done, c->out_len - done);
 
 		if (n > 0) {
 			done += (size_t)n;
