@@ -24,7 +24,7 @@
 #define MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01u
 
 extern const uint32_t isr_table[];
-extern const char idtr[];
+extern const struct { char bytes[10]; } idtr;
 extern uint64_t idt[];
 
 /* --- serial port --- */
