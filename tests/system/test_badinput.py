@@ -122,7 +122,6 @@ def check(place, args, *words, **more):
 	(["-initrd", "x"], ["-initrd", "-kernel"]), (["-append", "x"], ["-append", "-kernel"]),
 	(["-kernel", "a", "-kernel", "b"], ["-kernel", "twice"]), (["-kernel", ""], ["-kernel", "empty"]),
 	(["-bios", OVMF_CODE, "-drive", f"if=pflash,file={OVMF_CODE},readonly=on"], ["-bios", "-drive"]),
-	(["-bios", OVMF_CODE, "-kernel", KERNEL], ["-kernel", "firmware"]),
 	(["-daemonize", "-nographic", "-S"], ["-daemonize"]),
 	(["-S", "-device", "nonsense"], ["-device", "nonsense", "help"]),
 	(["-S", "-device", "virtio-blk-pci"], ["-device", "drive"]),
