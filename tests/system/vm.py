@@ -88,12 +88,18 @@ class Qmp:
 		self.sock.settimeout(limit)
 		self.buffer = b""
 		self.events = []
+		self.idle = None   # called while we wait: somebody has to read the serial port
 		self.greeting = self.read()
 		if negotiate:
 			self.cmd("qmp_capabilities")
 
 	def read(self):
+		end = time.monotonic() + self.sock.gettimeout()
 		while b"\n" not in self.buffer:
+			while self.idle and not select.select([self.sock], [], [], 0.2)[0]:
+				if time.monotonic() > end:
+					raise TimeoutError("nothing over QMP")
+				self.idle()
 			data = self.sock.recv(65536)
 			if not data:
 				raise EOFError("QMP connection closed")
@@ -165,6 +171,8 @@ class Vm:
 				self.serial = Stream(self.serial_socket.fileno())
 			if qmp:
 				self.qmp = Qmp(self.qmp_path)
+				if serial:
+					self.qmp.idle = lambda: self.serial.pump(0)
 		except Exception:
 			try:
 				self.process.wait(2)
