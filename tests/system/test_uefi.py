@@ -35,7 +35,7 @@ class Machine:
 	def firmware(self):
 		return ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={v.OVMF_CODE}",
 			"-drive", f"if=pflash,format=raw,unit=1,file={self.vars}",
-			"-drive", f"file={LAB_DISK},format=raw,if=virtio,cache=none"]
+			"-drive", f"file={LAB_DISK},format=raw,if=virtio"]
 
 	def start(self, *more):
 		args = ["-machine", "q35,accel=kvm", "-cpu", "host", "-m", "1G", "-smp", "2",
