@@ -1,0 +1,45 @@
+/*
+ * What the files of the command line share: the state of parsing and the setters that the option
+ * table (cli.c) names. A setter gets the option's argument ("" if it takes none), records it and
+ * returns 0, or -EINVAL with one sentence that names the option.
+ */
+#ifndef CONTROL_CLI_INT_H
+#define CONTROL_CLI_INT_H
+
+#include "control/cli.h"
+
+#define CLI_MAX_CPUS 255u
+
+struct cli {
+	struct vm_config *cfg;
+	bool no_user_config;
+	bool have_ram, have_smp;
+	uint64_t smp_cpus, smp_max, smp_sockets, smp_dies, smp_cores, smp_threads;
+	bool done;
+};
+
+struct cli_option {
+	const char *name;
+	const char *arg; /* what to show in the help; NULL: takes none */
+	int (*set)(struct cli *c, const struct cli_option *o, const char *arg, struct err *err);
+	const char *help;
+	size_t offset; /* of a list or a flag in struct vm_config, for the generic setters */
+};
+
+/* As strdup(), but ends the program when there is no memory: at start, for a few bytes. */
+char *cli_strdup(const char *s);
+/* Appends *o, taken over in every case. */
+int cli_list_push(struct config_list *l, struct opts *o, const char *what, struct err *err);
+
+typedef int cli_setter(struct cli *c, const struct cli_option *o, const char *arg, struct err *err);
+/* cli_set.c: generic ones and single options */
+cli_setter cli_set_flag, cli_set_string, cli_set_item, cli_set_serial, cli_set_qmp,
+	cli_set_name, cli_set_uuid, cli_set_sandbox, cli_set_rtc, cli_set_only, cli_set_boot,
+	cli_set_no_user_config;
+/* cli_machine.c */
+cli_setter cli_set_machine, cli_set_accel, cli_set_kvm, cli_set_m, cli_set_smp;
+
+/* When all options are there: fills cfg->cpus and the topology. */
+int cli_smp_finish(struct cli *c, struct err *err);
+
+#endif
