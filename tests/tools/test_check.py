@@ -145,9 +145,9 @@ def test_limit_ends_the_whole_group(check):
 
 
 def test_output_is_shown_while_it_comes(check, capsys):
-	code, text = check.run(["sh", "-c", "echo one; sleep 1; echo two"], "x.log", 30, echo=True)
+	code, text = check.run(["sh", "-c", "echo one; sleep 1; echo two"], "x.log", 30, echo="x")
 	assert (code, text) == (0, "one\ntwo\n")
-	assert capsys.readouterr().out == "    one\n    two\n"
+	assert capsys.readouterr().out == "    x: one\n    x: two\n"
 
 
 # What skipped itself here runs again in the lab, and only that counts there.
@@ -175,6 +175,21 @@ def test_skipped_here_runs_in_the_lab(check, tmp_path, monkeypatch, capsys, ther
 	passed, failed, skipped = counts
 	assert capsys.readouterr().out.splitlines()[-1] == (
 		f"{passed + 1} passed, {failed} failed, {skipped} skipped")	# one more: test_x
+
+
+def test_firmware_has_a_lab_of_its_own(check, tmp_path, monkeypatch, capsys):
+	(tmp_path / "scripts").mkdir()
+	shutil.copy(os.path.join(ROOT, "scripts", "check"), tmp_path / "scripts" / "check")
+	(tmp_path / "tests" / "system").mkdir(parents=True)
+	shutil.copy(os.path.join(ROOT, "tests", "pytest.ini"), tmp_path / "tests" / "pytest.ini")
+	(tmp_path / "tests" / "test_x.py").write_text("def test_x():\n\tpass\n")
+	(tmp_path / "tests" / "system" / "test_uefi.py").write_text("def test_u():\n\tassert 0\n")
+	monkeypatch.setattr(check, "lab_argv", lambda inside, bits: inside)
+	stages(check, ("lab", check.stage_lab, [], False))
+	assert check.run_stages(options(kvm=True)) == 1
+	out = capsys.readouterr().out.splitlines()
+	assert out[-1] == "1 passed, 1 failed, 0 skipped"
+	assert any("FAILED lab-firmware" in line for line in out)
 
 
 def test_a_skip_in_the_lab_is_a_failure(check, tmp_path, monkeypatch, capsys):
