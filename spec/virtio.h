@@ -66,6 +66,29 @@ struct virtq_used {
 	le16 idx;
 	struct virtq_used_elem ring[]; /* queue size; then le16 avail_event */
 };
+/* Packed virtqueues [2.8]; NEXT, WRITE and INDIRECT are as above */
+#define PVIRTQ_DESC_ALIGN  16
+#define PVIRTQ_EVENT_ALIGN 4
+
+#define VIRTQ_DESC_F_AVAIL (1 << 7)
+#define VIRTQ_DESC_F_USED  (1 << 15)
+
+#define RING_EVENT_FLAGS_ENABLE  0
+#define RING_EVENT_FLAGS_DISABLE 1
+#define RING_EVENT_FLAGS_DESC    2
+
+struct pvirtq_desc { /* [2.8.13] */
+	le64 addr;
+	le32 len;
+	le16 id;
+	le16 flags;
+};
+struct pvirtq_event_suppress { /* [2.8.14] */
+	le16 desc;  /* offset in bits 0-14, wrap counter in bit 15 */
+	le16 flags; /* in bits 0-1 */
+};
+_Static_assert(sizeof(struct pvirtq_desc) == 16, "pvirtq_desc");
+_Static_assert(sizeof(struct pvirtq_event_suppress) == 4, "pvirtq_event_suppress");
 _Static_assert(sizeof(struct virtq_desc) == 16, "virtq_desc");
 _Static_assert(sizeof(struct virtq_used_elem) == 8, "virtq_used_elem");
 

@@ -12,12 +12,20 @@
 #include "spec/virtio.h"
 #include "virtio/virtio.h"
 
+/* Before version 2 all rings were split and had none. */
+#define WRAP_FIELD(f)                                                                          \
+	{                                                                                      \
+		.name = #f, .type = STATE_BOOL, .offset = offsetof(struct virtq_state, f),     \
+		.size = sizeof(bool), .count_offset = -1, .since = 2                           \
+	}
 static const struct state_field queue_fields[] = {
 	STATE_F_U16(struct virtq_state, size),
 	STATE_F_U16(struct virtq_state, vector),
 	STATE_F_U16(struct virtq_state, last_avail),
 	STATE_F_U16(struct virtq_state, used_idx),
 	STATE_F_BOOL(struct virtq_state, enabled),
+	WRAP_FIELD(avail_wrap),
+	WRAP_FIELD(used_wrap),
 	STATE_F_U64(struct virtq_state, desc),
 	STATE_F_U64(struct virtq_state, avail),
 	STATE_F_U64(struct virtq_state, used),
@@ -25,7 +33,7 @@ static const struct state_field queue_fields[] = {
 };
 static const struct state_desc queue_desc = {
 	.name = "virtqueue",
-	.version = 1,
+	.version = 2,
 	.min_version = 1,
 	.size = sizeof(struct virtq_state),
 	.fields = queue_fields,
@@ -34,17 +42,28 @@ static const struct state_desc queue_desc = {
 static int state_validate(const void *p, struct err *err)
 {
 	const struct virtio_state *st = p;
+	bool packed = st->features >> VIRTIO_F_RING_PACKED & 1;
+	bool ran = !st->broken && (st->status & VIRTIO_STATUS_DRIVER_OK);
+	unsigned align = packed ? PVIRTQ_EVENT_ALIGN : VIRTQ_AVAIL_ALIGN;
 
+	_Static_assert(PVIRTQ_DESC_ALIGN == VIRTQ_DESC_ALIGN &&
+			       PVIRTQ_EVENT_ALIGN == VIRTQ_USED_ALIGN,
+		       "both kinds of rings");
 	for (uint32_t i = 0; i < st->nqueues; i++) {
 		const struct virtq_state *q = &st->q[i];
 
-		if (!is_pow2(q->size) || q->size > VIRTQ_MAX_SIZE) {
+		if (!q->size || (!packed && !is_pow2(q->size)) || q->size > VIRTQ_MAX_SIZE) {
 			return err_set(err, EINVAL, "virtqueue %u has the impossible size %u",
 				       i, q->size);
 		}
-		if (q->desc % VIRTQ_DESC_ALIGN || q->avail % VIRTQ_AVAIL_ALIGN ||
-		    q->used % VIRTQ_USED_ALIGN) {
+		/* The driver may write any address before it sets DRIVER_OK, which then breaks
+		 * the device. */
+		if (q->enabled && ran && (q->desc % VIRTQ_DESC_ALIGN || q->avail % align ||
+				   q->used % VIRTQ_USED_ALIGN)) {
 			return err_set(err, EINVAL, "virtqueue %u has a misaligned ring", i);
+		}
+		if (packed && (q->last_avail >= q->size || q->used_idx >= q->size)) {
+			return err_set(err, EINVAL, "virtqueue %u is outside its ring", i);
 		}
 	}
 	return 0;
@@ -86,6 +105,8 @@ void virtio_save(struct virtio_dev *vd, struct virtio_state *st)
 			.last_avail = q->last_avail,
 			.used_idx = q->used_idx,
 			.enabled = q->enabled,
+			.avail_wrap = q->avail_wrap,
+			.used_wrap = q->used_wrap,
 			.desc = q->desc_gpa,
 			.avail = q->avail_gpa,
 			.used = q->used_gpa,
@@ -118,13 +139,43 @@ static int state_fits(struct virtio_dev *vd, const struct virtio_state *st, stru
 		return err_set(err, EINVAL, "%s: the saved driver is not a modern one",
 			       vd->name);
 	}
-	for (unsigned i = 0; i < vd->nqueues; i++) {
-		if (st->q[i].size > vd->queue[i].max_size) {
-			return err_set(err, EINVAL,
-				       "%s: saved queue %u has %u entries, this device has at "
-				       "most %u; start the machine with the same queue size",
-				       vd->name, i, st->q[i].size, vd->queue[i].max_size);
-		}
+	return 0;
+}
+
+/* What the device's queues are like may depend on the features that are settled. */
+static void settle(struct virtio_dev *vd, uint64_t features, uint8_t status)
+{
+	vd->acked = features;
+	if (vd->ops->features_set) {
+		vd->ops->features_set(vd, status & VIRTIO_STATUS_FEATURES_OK ? features : 0);
+	}
+}
+
+static int queue_load(struct virtq *q, const struct virtq_state *s, bool map, struct err *err)
+{
+	struct virtio_dev *vd = q->vd;
+
+	if (s->size > q->max_size) {
+		return err_set(err, EINVAL,
+			       "%s: saved queue %u has %u entries, this device has at "
+			       "most %u; start the machine with the same queue size",
+			       vd->name, q->index, s->size, q->max_size);
+	}
+	virtq_defaults(q);
+	q->size = s->size;
+	virtio_queue_set_vector(q, s->vector);
+	q->enabled = s->enabled;
+	q->desc_gpa = s->desc;
+	q->avail_gpa = s->avail;
+	q->used_gpa = s->used;
+	q->last_avail = s->last_avail;
+	q->used_idx = s->used_idx;
+	q->avail_wrap = s->avail_wrap;
+	q->used_wrap = s->used_wrap;
+	if (q->enabled && map && virtq_map(q) < 0) {
+		return err_set(err, EINVAL,
+			       "%s: the rings of saved queue %u are not in guest memory",
+			       vd->name, q->index);
 	}
 	return 0;
 }
@@ -139,26 +190,12 @@ int virtio_load(struct virtio_dev *vd, const struct virtio_state *st, struct err
 		return r;
 	}
 	memcpy(old, vd->queue, sizeof(old));
-	vd->acked = st->features;
+	settle(vd, st->features, st->status);
 	for (unsigned i = 0; i < vd->nqueues; i++) {
-		const struct virtq_state *s = &st->q[i];
-		struct virtq *q = &vd->queue[i];
-
-		virtq_defaults(q);
-		q->size = s->size;
-		virtio_queue_set_vector(q, s->vector);
-		q->enabled = s->enabled;
-		q->desc_gpa = s->desc;
-		q->avail_gpa = s->avail;
-		q->used_gpa = s->used;
-		q->last_avail = s->last_avail;
-		q->used_idx = s->used_idx;
 		/* A broken device may have had any rings; they are not looked at again. */
-		if (q->enabled && !st->broken && (st->status & VIRTIO_STATUS_DRIVER_OK) &&
-		    virtq_map(q) < 0) {
-			r = err_set(err, EINVAL,
-				    "%s: the rings of saved queue %u are not in guest memory",
-				    vd->name, i);
+		r = queue_load(&vd->queue[i], &st->q[i],
+			       !st->broken && (st->status & VIRTIO_STATUS_DRIVER_OK), err);
+		if (r < 0) {
 			goto restore_queues;
 		}
 	}
@@ -172,7 +209,7 @@ int virtio_load(struct virtio_dev *vd, const struct virtio_state *st, struct err
 	return 0;
 
 restore_queues:
+	settle(vd, old_acked, virtio_get_status(vd));
 	memcpy(vd->queue, old, sizeof(old));
-	vd->acked = old_acked;
 	return r;
 }

@@ -129,7 +129,8 @@ static void queue_run(struct virtq *q)
 		return;
 	}
 	if (virtq_map(q) < 0) {
-		virtio_broken(vd, "queue %u: its rings are not in guest memory", q->index);
+		virtio_broken(vd, "queue %u: its rings have an impossible size or are not in guest memory",
+			      q->index);
 		return;
 	}
 	loop_call(q->loop, queue_run_on_loop, q);
@@ -151,6 +152,9 @@ static void reset_finish(struct virtio_dev *vd)
 		virtq_defaults(&vd->queue[i]);
 	}
 	vd->acked = 0;
+	if (vd->ops->features_set) {
+		vd->ops->features_set(vd, 0);
+	}
 	/* another thread may be about to send a configuration interrupt */
 	__atomic_store_n(&vd->config_vector, VIRTIO_NO_VECTOR, __ATOMIC_RELAXED);
 	vd->resetting = false;
@@ -262,6 +266,12 @@ void virtio_set_features(struct virtio_dev *vd, uint64_t features)
 	if (vd->resetting || (virtio_get_status(vd) & VIRTIO_STATUS_FEATURES_OK)) {
 		return; /* settled (3.1.1) */
 	}
+	if ((vd->acked ^ features) & FEATURE(VIRTIO_F_RING_PACKED)) {
+		for (unsigned i = 0; i < vd->nqueues; i++) {
+			/* one that was chosen for the other kind may be impossible now */
+			vd->queue[i].size = vd->queue[i].max_size;
+		}
+	}
 	vd->acked = features;
 }
 
@@ -283,6 +293,9 @@ void virtio_set_status(struct virtio_dev *vd, uint8_t status)
 	status = (status & STATUS_DRIVER_BITS) | old;
 	if ((status & ~old & VIRTIO_STATUS_FEATURES_OK) && !features_fit(vd)) {
 		status &= (uint8_t)~VIRTIO_STATUS_FEATURES_OK;
+	}
+	if ((status & ~old & VIRTIO_STATUS_FEATURES_OK) && vd->ops->features_set) {
+		vd->ops->features_set(vd, vd->acked);
 	}
 	if ((status & ~old & VIRTIO_STATUS_DRIVER_OK) &&
 	    !(status & VIRTIO_STATUS_FEATURES_OK)) {
@@ -387,6 +400,19 @@ void virtio_queue_loop(struct virtio_dev *vd, unsigned queue, struct loop *loop)
 {
 	assert(queue < vd->nqueues && atomic_load(&vd->queue[queue].run) == VIRTQ_STOPPED);
 	vd->queue[queue].loop = loop ? loop : vd->vm->loop;
+}
+
+void virtio_queue_size(struct virtio_dev *vd, unsigned queue, uint16_t size)
+{
+	assert(queue < vd->nqueues && atomic_load(&vd->queue[queue].run) == VIRTQ_STOPPED);
+	assert(is_pow2(size) && size <= VIRTQ_MAX_SIZE);
+	vd->queue[queue].max_size = size;
+	virtq_defaults(&vd->queue[queue]);
+}
+
+void virtio_offer_packed(struct virtio_dev *vd)
+{
+	vd->offered |= FEATURE(VIRTIO_F_RING_PACKED);
 }
 
 static void queue_left(void *arg)

@@ -39,6 +39,9 @@ struct virtio_ops {
 	uint64_t (*features)(struct virtio_dev *vd);
 	/* The driver wrote FEATURES_OK with this set; false refuses it. May be NULL. */
 	bool (*features_ok)(struct virtio_dev *vd, uint64_t features);
+	/* The features were settled by the driver, taken from a saved state, or cleared (0). For
+	 * devices whose queues depend on them: none runs. May be NULL. */
+	void (*features_set)(struct virtio_dev *vd, uint64_t features);
 	/* off + len within config_len; any thread for read. write may be NULL. */
 	/* config_len 0: both may be NULL. */
 	void (*config_read)(struct virtio_dev *vd, unsigned off, void *buf, unsigned len);
@@ -70,7 +73,6 @@ struct virtio_dev {
 	unsigned nqueues;
 	struct virtq queue[VIRTIO_MAX_QUEUES];
 	uint64_t offered, acked;    /* features */
-	bool packed_offered;        /* later */
 	_Atomic uint8_t status;
 	_Atomic uint8_t config_generation;
 	uint16_t config_vector;
@@ -87,6 +89,9 @@ struct virtio_dev {
 int virtio_dev_init(struct virtio_dev *vd, struct vm *vm, const struct virtio_ops *ops,
 		    const char *name, unsigned nqueues, uint16_t max_size, struct loop *loop);
 void virtio_queue_loop(struct virtio_dev *vd, unsigned queue, struct loop *loop);
+/* The size of one queue instead of max_size; the queue is at its defaults afterwards. */
+void virtio_queue_size(struct virtio_dev *vd, unsigned queue, uint16_t size);
+void virtio_offer_packed(struct virtio_dev *vd); /* VIRTIO_F_RING_PACKED, too */
 void virtio_dev_fini(struct virtio_dev *vd); /* closes; every queue is stopped */
 
 static inline bool virtio_has(const struct virtio_dev *vd, unsigned bit)
@@ -133,7 +138,7 @@ struct virtio_state {
 	uint32_t nqueues;
 	struct virtq_state {
 		uint16_t size, vector, last_avail, used_idx;
-		bool enabled;
+		bool enabled, avail_wrap, used_wrap;
 		uint64_t desc, avail, used;
 	} q[VIRTIO_MAX_QUEUES];
 };

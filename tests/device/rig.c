@@ -4,7 +4,15 @@
 #include "rig.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
+
+bool rig_packed(void)
+{
+	const char *ring = getenv("NEMU_TEST_RING");
+
+	return ring && !strcmp(ring, "packed");
+}
 
 void rig_init(struct rig *r, bool with_iothread, unsigned ram_high_mib)
 {
@@ -37,7 +45,13 @@ void rig_add(struct rig *r, struct virtio_dev *vd, const char *id)
 				&r->dev, &err);
 
 	assert(rc == 0);
+	if (rig_packed()) {
+		virtio_offer_packed(vd);
+	}
 	vdrv_init(&r->d, r->fv, &r->root, PCI_DEVFN(3, 0), RIG_BAR);
+	if (rig_packed()) {
+		r->d.always = UINT64_C(1) << VIRTIO_F_RING_PACKED;
+	}
 }
 
 void rig_fini(struct rig *r)

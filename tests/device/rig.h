@@ -20,6 +20,9 @@ struct rig {
 
 /* The machine; with_iothread: a loop with a thread of its own for data paths. */
 void rig_init(struct rig *r, bool with_iothread, unsigned ram_high_mib);
+/* The environment says NEMU_TEST_RING=packed: every device then offers packed rings and every
+ * driver takes them. */
+bool rig_packed(void);
 /* The device (which the machine then owns) behind the transport; the driver has found it. */
 void rig_add(struct rig *r, struct virtio_dev *vd, const char *id);
 /* Pauses, destroys, frees everything. */

@@ -5,21 +5,12 @@
 #include "vdrv.h"
 
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define FEATURE(bit) (UINT64_C(1) << (bit))
+#include "vdrv_int.h"
 
-static void must_(bool ok, const char *what, int line)
-{
-	if (!ok) {
-		fprintf(stderr, "vdrv.c:%d: %s\n", line, what);
-		abort();
-	}
-}
-#define must(x) must_(x, #x, __LINE__)
+#define FEATURE(bit) (UINT64_C(1) << (bit))
 
 /* --- registers --- */
 
@@ -276,7 +267,7 @@ bool vdrv_reset(struct vdrv *d)
 
 bool vdrv_negotiate(struct vdrv *d, uint64_t wanted)
 {
-	uint64_t f = vdrv_offered(d) & (wanted | FEATURE(VIRTIO_F_VERSION_1));
+	uint64_t f = vdrv_offered(d) & (wanted | d->always | FEATURE(VIRTIO_F_VERSION_1));
 
 	vdrv_status_set(d, VIRTIO_STATUS_ACKNOWLEDGE);
 	vdrv_status_set(d, VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER);
@@ -296,10 +287,16 @@ static void rings_new(struct vdrv_queue *q)
 
 	if (!q->desc || q->size > VIRTQ_MAX_SIZE) {
 		q->desc_gpa = vdrv_alloc(d, 16ull * VIRTQ_MAX_SIZE, 16);
-		q->avail_gpa = vdrv_alloc(d, 6 + 2ull * VIRTQ_MAX_SIZE, 2);
+		q->avail_gpa = vdrv_alloc(d, 6 + 2ull * VIRTQ_MAX_SIZE, 4);
 		q->used_gpa = vdrv_alloc(d, 6 + 8ull * VIRTQ_MAX_SIZE, 4);
 	}
 	rings_map(q);
+	q->pending = 0;
+	q->packed = d->features >> VIRTIO_F_RING_PACKED & 1;
+	if (q->packed) {
+		packed_new(q);
+		return;
+	}
 	memset(q->desc, 0, 16ull * q->size);
 	memset(q->avail, 0, 6 + 2ull * q->size);
 	memset(q->used, 0, 6 + 8ull * q->size);
@@ -419,7 +416,11 @@ static void desc_write(struct virtq_desc *t, uint16_t i, uint64_t addr, uint32_t
 void vdrv_desc_set(struct vdrv_queue *q, uint16_t i, uint64_t addr, uint32_t len,
 		   uint16_t flags, uint16_t next)
 {
-	desc_write(q->desc, i, addr, len, flags, next);
+	if (q->packed) {
+		packed_desc_set(q, i, addr, len, flags, next);
+	} else {
+		desc_write(q->desc, i, addr, len, flags, next);
+	}
 }
 
 static uint16_t desc_next(const struct vdrv_queue *q, uint16_t i)
@@ -431,20 +432,31 @@ static uint16_t desc_next(const struct vdrv_queue *q, uint16_t i)
 
 void vdrv_avail_put(struct vdrv_queue *q, uint16_t head)
 {
+	if (q->packed) {
+		packed_avail_put(q, head);
+		return;
+	}
 	ring_set(&q->avail[2 + (q->avail_idx & (q->size - 1))], head);
 	vdrv_avail_idx_set(q, (uint16_t)(q->avail_idx + 1));
 }
 
 void vdrv_avail_idx_set(struct vdrv_queue *q, uint16_t idx)
 {
+	if (q->packed) {
+		packed_avail_idx_set(q, idx);
+		return;
+	}
 	q->avail_idx = idx;
 	ring_set(&q->avail[1], idx);
 }
 
-static uint16_t seg_flags(unsigned i, unsigned n_out, unsigned n)
+struct virtq_desc *table_for(struct vdrv_queue *q, uint16_t i, unsigned n)
 {
-	return (uint16_t)((i >= n_out ? VIRTQ_DESC_F_WRITE : 0) |
-			  (i + 1 < n ? VIRTQ_DESC_F_NEXT : 0));
+	if (q->table_len[i] < n) {
+		q->table[i] = vdrv_alloc(q->d, 16ull * n, 16);
+		q->table_len[i] = (uint16_t)n;
+	}
+	return vdrv_ptr(q->d, q->table[i], 16ull * n);
 }
 
 static int add_indirect(struct vdrv_queue *q, const struct vdrv_seg *seg, unsigned n_out,
@@ -459,11 +471,7 @@ static int add_indirect(struct vdrv_queue *q, const struct vdrv_seg *seg, unsign
 	q->free_head = desc_next(q, head);
 	q->nfree--;
 	q->chain_len[head] = 1;
-	if (q->table_len[head] < n) {
-		q->table[head] = vdrv_alloc(q->d, 16ull * n, 16);
-		q->table_len[head] = (uint16_t)n;
-	}
-	t = vdrv_ptr(q->d, q->table[head], 16ull * n);
+	t = table_for(q, head, n);
 	for (unsigned i = 0; i < n; i++) {
 		desc_write(t, (uint16_t)i, seg[i].addr, seg[i].len, seg_flags(i, n_out, n),
 			   (uint16_t)(i + 1));
@@ -473,15 +481,11 @@ static int add_indirect(struct vdrv_queue *q, const struct vdrv_seg *seg, unsign
 	return head;
 }
 
-int vdrv_add(struct vdrv_queue *q, const struct vdrv_seg *seg, unsigned n_out, unsigned n_in,
-	     unsigned flags)
+static int add_direct(struct vdrv_queue *q, const struct vdrv_seg *seg, unsigned n_out,
+		      unsigned n)
 {
-	unsigned n = n_out + n_in;
 	uint16_t head = q->free_head, i = head;
 
-	if (flags & VDRV_INDIRECT) {
-		return add_indirect(q, seg, n_out, n);
-	}
 	if (n > q->nfree) {
 		return -1;
 	}
@@ -498,8 +502,23 @@ int vdrv_add(struct vdrv_queue *q, const struct vdrv_seg *seg, unsigned n_out, u
 	return head;
 }
 
+int vdrv_add(struct vdrv_queue *q, const struct vdrv_seg *seg, unsigned n_out, unsigned n_in,
+	     unsigned flags)
+{
+	unsigned n = n_out + n_in;
+	int head = q->packed		   ? packed_add(q, seg, n_out, n, flags & VDRV_INDIRECT)
+		   : flags & VDRV_INDIRECT ? add_indirect(q, seg, n_out, n)
+					   : add_direct(q, seg, n_out, n);
+
+	q->pending += head >= 0;
+	return head;
+}
+
 bool vdrv_kick_wanted(struct vdrv_queue *q)
 {
+	if (q->packed) {
+		return packed_kick_wanted(q);
+	}
 	if (q->d->features & FEATURE(VIRTIO_F_EVENT_IDX)) {
 		uint16_t event = ring_get(&q->used[2 + 4 * q->size]);
 
@@ -512,6 +531,7 @@ bool vdrv_kick_wanted(struct vdrv_queue *q)
 void vdrv_kick_always(struct vdrv_queue *q)
 {
 	q->kicked_idx = q->avail_idx;
+	q->unkicked = 0;
 	vdrv_write(q->d, q->notify, q->index, 2);
 }
 
@@ -520,12 +540,13 @@ void vdrv_kick(struct vdrv_queue *q)
 	bool wanted = vdrv_kick_wanted(q);
 
 	q->kicked_idx = q->avail_idx;
+	q->unkicked = 0;
 	if (wanted) {
 		vdrv_kick_always(q);
 	}
 }
 
-bool vdrv_used(struct vdrv_queue *q, uint16_t *head, uint32_t *len)
+static bool split_used(struct vdrv_queue *q, uint16_t *head, uint32_t *len)
 {
 	uint16_t slot = q->last_used & (q->size - 1);
 	const uint32_t *e = (const uint32_t *)(const void *)&q->used[2 + 4 * slot];
@@ -551,6 +572,19 @@ bool vdrv_used(struct vdrv_queue *q, uint16_t *head, uint32_t *len)
 	return true;
 }
 
+bool vdrv_used(struct vdrv_queue *q, uint16_t *head, uint32_t *len)
+{
+	bool got = q->packed ? packed_used(q, head, len) : split_used(q, head, len);
+
+	q->pending -= got && q->pending;
+	return got;
+}
+
+unsigned vdrv_used_total(struct vdrv_queue *q)
+{
+	return q->packed ? packed_used_total(q) : ring_get(&q->used[1]);
+}
+
 bool vdrv_wait(struct vdrv_queue *q, uint16_t *head, uint32_t *len)
 {
 	uint64_t since = now_ns();
@@ -566,12 +600,20 @@ bool vdrv_wait(struct vdrv_queue *q, uint16_t *head, uint32_t *len)
 
 void vdrv_irq_on(struct vdrv_queue *q)
 {
+	if (q->packed) {
+		packed_irq_on(q);
+		return;
+	}
 	ring_set(&q->avail[0], 0);
 	ring_set(&q->avail[2 + q->size], q->last_used);
 }
 
 void vdrv_irq_off(struct vdrv_queue *q)
 {
+	if (q->packed) {
+		packed_irq_off(q);
+		return;
+	}
 	ring_set(&q->avail[0], VIRTQ_AVAIL_F_NO_INTERRUPT);
 	ring_set(&q->avail[2 + q->size], (uint16_t)(q->last_used - 1));
 }

@@ -47,11 +47,16 @@ struct vdrv_queue {
 	unsigned index;
 	uint16_t size;
 	uint64_t notify; /* address of the doorbell */
-	gpa_t desc_gpa, avail_gpa, used_gpa;
+	bool packed;
+	gpa_t desc_gpa, avail_gpa, used_gpa; /* packed: ring, driver's and device's event area */
 	struct virtq_desc *desc;
 	uint16_t *avail, *used; /* as arrays of 16-bit words */
 	uint16_t avail_idx, kicked_idx, last_used;
+	bool avail_wrap, used_wrap;	  /* packed */
+	unsigned unkicked, taken;	  /* packed: entries since the last kick, used chains */
+	uint16_t id_next[VIRTQ_MAX_SIZE]; /* packed: free ids */
 	uint16_t free_head, nfree;
+	unsigned pending;		    /* chains that were added and did not come back yet */
 	uint16_t chain_len[VIRTQ_MAX_SIZE]; /* by head */
 	gpa_t table[VIRTQ_MAX_SIZE];	    /* of an indirect chain, made on first use */
 	uint16_t table_len[VIRTQ_MAX_SIZE];
@@ -67,7 +72,7 @@ struct vdrv {
 	uint32_t notify_multiplier, device_len;
 	unsigned pci_cfg_cap, msix_cap;
 	uint64_t msix_table;
-	uint64_t features;
+	uint64_t features, always; /* negotiated; wanted whatever the test asks for */
 	unsigned nqueues, nvectors;
 	gpa_t mem_next;
 	struct vdrv_queue q[VDRV_QUEUES];
@@ -125,7 +130,9 @@ void *vdrv_ptr(struct vdrv *d, gpa_t gpa, uint64_t len); /* aborts outside RAM *
  * or -1 if there are too few descriptors. Does not kick. */
 int vdrv_add(struct vdrv_queue *q, const struct vdrv_seg *seg, unsigned n_out, unsigned n_in,
 	     unsigned flags);
-/* Raw access, for chains that no driver would make. */
+/* Raw access, for chains that no driver would make. On a packed ring `next` is the buffer id and
+ * flags are as they are; vdrv_avail_put() makes the next entry of the ring available with the
+ * id `head`, and vdrv_avail_idx_set() moves the driver there (bit 15: wrap counter). */
 void vdrv_desc_set(struct vdrv_queue *q, uint16_t i, uint64_t addr, uint32_t len,
 		   uint16_t flags, uint16_t next);
 void vdrv_avail_put(struct vdrv_queue *q, uint16_t head); /* an entry, and the index */
@@ -133,6 +140,7 @@ void vdrv_avail_idx_set(struct vdrv_queue *q, uint16_t idx);
 void vdrv_kick(struct vdrv_queue *q); /* if the device asked for it (2.7.10, 2.7.13.4) */
 bool vdrv_kick_wanted(struct vdrv_queue *q);
 void vdrv_kick_always(struct vdrv_queue *q);
+unsigned vdrv_used_total(struct vdrv_queue *q); /* chains used since the queue was set up */
 /* One used entry, if there is one; its descriptors are free again. */
 bool vdrv_used(struct vdrv_queue *q, uint16_t *head, uint32_t *len);
 /* Runs the loop (when on its thread) until there is one; false after 10 s. */

@@ -252,12 +252,12 @@ static void malformed(uint64_t features)
 			fail_msg("'%s' did not break the device", bad[i].name);
 		}
 		assert_int_equal(vdrv_irqs(d, 0), irqs + 1);
-		assert_int_equal(d->q[0].used[1], 1);
+		assert_int_equal(vdrv_used_total(&d->q[0]), 1);
 		/* nothing moves any more, on the other queue either */
 		vdrv_add(&d->q[1], (struct vdrv_seg[]){{f.out, 8}, {f.in, 8}}, 1, 1, 0);
 		vdrv_kick_always(&d->q[1]);
 		fake_vm_settle(f.r.fv);
-		assert_int_equal(d->q[1].used[1], 0);
+		assert_int_equal(vdrv_used_total(&d->q[1]), 0);
 		assert_int_equal(atomic_load(&f.e->served), served);
 	}
 	vdrv_start(d, features, 0);

@@ -26,7 +26,7 @@ static void test_negotiation(void **state)
 	echo_rig_init(&f);
 	assert_int_equal(vdrv_status(d), 0);
 	assert_int_equal(vdrv_offered(d),
-			 ALL | F(VIRTIO_F_VERSION_1) | F(3) | F(ECHO_F_REFUSED));
+			 ALL | F(VIRTIO_F_VERSION_1) | F(3) | F(ECHO_F_REFUSED) | d->always);
 	VDRV_COMMON_SET(d, device_feature_select, 2);
 	assert_int_equal(VDRV_COMMON(d, device_feature), 0);
 	VDRV_COMMON_SET(d, device_feature_select, 0xffffffff);
@@ -42,7 +42,7 @@ static void test_negotiation(void **state)
 	assert_true(vdrv_reset(d));
 	vdrv_status_set(d, 3);
 	VDRV_COMMON_SET(d, driver_feature_select, 1);
-	VDRV_COMMON_SET(d, driver_feature, 1 | 4);
+	VDRV_COMMON_SET(d, driver_feature, 1 | 2);
 	vdrv_status_set(d, 0xb);
 	assert_int_equal(vdrv_status(d), 3);
 	/* with one that the device refuses in this set */
@@ -54,7 +54,8 @@ static void test_negotiation(void **state)
 	assert_true(vdrv_negotiate(d, F(VIRTIO_F_EVENT_IDX)));
 	VDRV_COMMON_SET(d, driver_feature_select, 0);
 	VDRV_COMMON_SET(d, driver_feature, 0);
-	assert_int_equal(f.e->vd.acked, F(VIRTIO_F_VERSION_1) | F(VIRTIO_F_EVENT_IDX));
+	assert_int_equal(f.e->vd.acked,
+			 F(VIRTIO_F_VERSION_1) | F(VIRTIO_F_EVENT_IDX) | d->always);
 	/* bits are not taken back, unknown ones not taken on */
 	vdrv_status_set(d, 0x30 | 1);
 	assert_int_equal(vdrv_status(d), 0xb);
@@ -224,7 +225,7 @@ static void test_pci_cfg_window(void **state)
 	vdrv_add(&d->q[1], (struct vdrv_seg[]){{f.out, DATA}, {f.in, DATA}}, 1, 1, 0);
 	window_write(d, 4, notify + 4, 2, 1);
 	fake_vm_settle(f.r.fv);
-	assert_int_equal(d->q[1].used[1], 1);
+	assert_int_equal(vdrv_used_total(&d->q[1]), 1);
 	echo_rig_fini(&f);
 	(void)state;
 }
@@ -383,7 +384,7 @@ static void test_kick_suppressed(void **state)
 	vdrv_add(&d->q[0], seg, 1, 1, 0);
 	assert_false(vdrv_kick_wanted(&d->q[0]));
 	fake_vm_settle(f.r.fv);
-	assert_int_equal(d->q[0].used[1], 2);
+	assert_int_equal(vdrv_used_total(&d->q[0]), 2);
 	echo_rig_fini(&f);
 	(void)state;
 }
@@ -404,10 +405,10 @@ static void test_doorbell_in_user_space(void **state)
 	bus_write(rd, BUS_MMIO, d->notify + 4 * ECHO_QUEUES, &v, 4);
 	bus_write(rd, BUS_MMIO, d->notify + 0xffc, &v, 4);
 	fake_vm_settle(f.r.fv);
-	assert_int_equal(d->q[1].used[1], 0);
+	assert_int_equal(vdrv_used_total(&d->q[1]), 0);
 	bus_write(rd, BUS_MMIO, d->q[1].notify, &v, 4);
 	fake_vm_settle(f.r.fv);
-	assert_int_equal(d->q[1].used[1], 1);
+	assert_int_equal(vdrv_used_total(&d->q[1]), 1);
 	v = 0xffffffff;
 	bus_read(rd, BUS_MMIO, d->q[1].notify, &v, 4);
 	assert_int_equal(v, 0);

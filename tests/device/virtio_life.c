@@ -90,7 +90,7 @@ static void test_queue_reset_in_mid_io(void **state)
 	vdrv_queue_enable(d, 0);
 	echo_once(&f, 0, 0);
 	echo_once(&f, 0, VDRV_INDIRECT);
-	assert_int_equal(d->q[0].used[1], 2);
+	assert_int_equal(vdrv_used_total(&d->q[0]), 2);
 	echo_rig_fini(&f);
 	(void)state;
 }

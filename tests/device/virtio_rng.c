@@ -147,7 +147,7 @@ static void test_reset_while_waiting(void **state)
 	vdrv_start(d, UINT64_MAX, 0);
 	loop_clock_advance(g.r.fv->vm.loop, 2000 * MS);
 	fake_vm_settle(g.r.fv);
-	assert_int_equal(d->q[0].used[1], 0);
+	assert_int_equal(vdrv_used_total(&d->q[0]), 0);
 	assert_int_equal(rng_get(&g, 64), 8);
 	rig_fini(&g.r);
 	(void)state;
@@ -199,7 +199,7 @@ static void test_bad_requests(void **state)
 		vdrv_kick(&d->q[0]);
 		fake_vm_settle(g.r.fv);
 		assert_true(vdrv_status(d) & VIRTIO_STATUS_DEVICE_NEEDS_RESET);
-		assert_int_equal(d->q[0].used[1], 0);
+		assert_int_equal(vdrv_used_total(&d->q[0]), 0);
 	}
 	vdrv_start(d, UINT64_MAX, 0);
 	assert_int_equal(rng_get(&g, 64), 64);

@@ -170,7 +170,7 @@ static void test_masking_under_load(void **state)
 		steps(&f, 1);
 	}
 	vcpu_join(&v);
-	while (d->q[0].last_used != d->q[0].avail_idx) {
+	while (d->q[0].pending) {
 		uint16_t head;
 		uint32_t len;
 

@@ -19,6 +19,8 @@ static void must_(bool ok, const char *what, int line)
 		abort();
 	}
 }
+#define PACKED	(UINT64_C(1) << VIRTIO_F_RING_PACKED)
+#define RESET	(UINT64_C(1) << VIRTIO_F_RING_RESET)
 #define must(x) must_(x, #x, __LINE__)
 
 /* Most addresses ought to be good ones. */
@@ -108,6 +110,12 @@ static void start(struct vfuzz *w, uint64_t features)
 	vdrv_start(&w->r.d, features & ~w->target->without, 0);
 }
 
+static uint16_t packed_flags(const struct vfuzz_op *op)
+{
+	return (op->index >> 10 & 1 ? VIRTQ_DESC_F_AVAIL : 0) |
+	       (op->index >> 11 & 1 ? VIRTQ_DESC_F_USED : 0);
+}
+
 static void run(struct vfuzz *w, const struct vfuzz_op *op)
 {
 	struct vdrv *d = &w->r.d;
@@ -117,7 +125,7 @@ static void run(struct vfuzz *w, const struct vfuzz_op *op)
 	switch (op->what % VFUZZ_WHATS) {
 	case VFUZZ_DESC:
 		vdrv_desc_set(q, op->index & (q->size - 1), address(w, op), length(op),
-			      op->arg & 7, (uint16_t)(op->value >> 16 & (q->size * 2u - 1)));
+			      (op->arg & 7) | (q->packed ? packed_flags(op) : 0), (uint16_t)(op->value >> 16 & (q->size * 2u - 1)));
 		break;
 	case VFUZZ_AVAIL:
 		vdrv_avail_put(q, op->arg & 0x80 ? op->index : op->index & (q->size - 1));
@@ -188,7 +196,8 @@ static void check(struct vfuzz *w)
 	for (unsigned i = 0; i < w->vd->nqueues; i++) {
 		const struct virtq *q = &w->vd->queue[i];
 
-		must(is_pow2(q->size) && q->size <= q->max_size);
+		must(is_pow2(q->size) || virtio_has(w->vd, VIRTIO_F_RING_PACKED));
+		must(q->size && q->size <= q->max_size);
 		must(q->inflight <= q->size);
 		must(q->index == i);
 	}
@@ -206,9 +215,10 @@ void vfuzz_run(const struct vfuzz_target *t, const uint8_t *data, size_t len)
 	w->target = t;
 	rig_init(&w->r, false, 0);
 	w->vd = t->create(w);
+	virtio_offer_packed(w->vd);
 	rig_add(&w->r, w->vd, "fuzz0");
 	w->data = vdrv_alloc(&w->r.d, VFUZZ_DATA, 4096);
-	start(w, UINT64_MAX & ~(UINT64_C(1) << VIRTIO_F_RING_RESET));
+	start(w, ~(RESET | (t->packed ? 0 : PACKED)));
 	for (unsigned i = 0; i < VFUZZ_MAX_OPS && len >= sizeof(op); i++) {
 		memcpy(&op, data, sizeof(op));
 		data += sizeof(op);
@@ -216,9 +226,11 @@ void vfuzz_run(const struct vfuzz_target *t, const uint8_t *data, size_t len)
 		run(w, &op);
 		check(w);
 	}
-	start(w, UINT64_MAX);
-	must(vdrv_status(&w->r.d) == 0xf);
-	must(t->works(w));
+	for (int packed = 0; packed < 2; packed++) {
+		start(w, packed ? UINT64_MAX : ~PACKED);
+		must(vdrv_status(&w->r.d) == 0xf);
+		must(t->works(w));
+	}
 	rig_fini(&w->r);
 	if (t->destroyed) {
 		t->destroyed(w);

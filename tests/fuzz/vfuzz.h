@@ -44,6 +44,7 @@ _Static_assert(sizeof(struct vfuzz_op) == 16, "struct vfuzz_op");
 
 struct vfuzz;
 struct vfuzz_target {
+	bool packed; /* begins with packed rings; VFUZZ_START may choose either */
 	uint64_t without; /* features that a driver must not take */
 	/* What a driver takes that wants these: without what needs more. NULL: all is well. */
 	uint64_t (*features)(uint64_t wanted);
@@ -66,6 +67,9 @@ struct vfuzz {
 	bool paused;
 	void *priv;
 };
+
+/* The echo device (vfuzz_echo.c), for the rings themselves, the transport and the life cycle. */
+extern const struct vfuzz_target vfuzz_echo_split, vfuzz_echo_packed;
 
 void vfuzz_run(const struct vfuzz_target *t, const uint8_t *data, size_t len);
 

@@ -196,7 +196,9 @@ static void status_write(struct virtio_pci *p, uint8_t status)
 
 static void queue_size_write(struct virtio_pci *p, struct virtq *q, uint16_t size)
 {
-	if (!is_pow2(size) || size > q->max_size) {
+	bool any = virtio_has(p->vd, VIRTIO_F_RING_PACKED); /* 2.8.10.1: no power of two */
+
+	if (!size || (!any && !is_pow2(size)) || size > q->max_size) {
 		log_guest(p->vd->name, "queue %u: the driver asks for the impossible size %u",
 			  q->index, size);
 		return;

@@ -445,6 +445,22 @@ static void test_state_bounds(void **state)
 	state_good(&r, st);
 	st->q[0].used = 2;
 	assert_int_equal(virtio_state_desc.validate(st, &err), -EINVAL);
+	/* what the driver wrote before DRIVER_OK can be saved whatever it is */
+	st->status &= (uint8_t)~VIRTIO_STATUS_DRIVER_OK;
+	assert_int_equal(virtio_state_desc.validate(st, &err), 0);
+	/* packed rings: any size, positions within it, other alignments */
+	state_good(&r, st);
+	st->features |= F(VIRTIO_F_RING_PACKED);
+	st->q[0].size = 13;
+	assert_int_equal(virtio_state_desc.validate(st, &err), 0);
+	st->q[0].last_avail = 13;
+	assert_int_equal(virtio_state_desc.validate(st, &err), -EINVAL);
+	st->q[0].last_avail = 12;
+	st->q[0].used_idx = 0xffff;
+	assert_int_equal(virtio_state_desc.validate(st, &err), -EINVAL);
+	st->q[0].used_idx = 12;
+	st->q[0].avail = AVAIL + 2;
+	assert_int_equal(virtio_state_desc.validate(st, &err), -EINVAL);
 	free(st);
 	fini(&r);
 	(void)state;
