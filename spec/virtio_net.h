@@ -80,6 +80,8 @@ struct virtio_net_ctrl_hdr {
 #define VIRTIO_NET_CTRL_MAC_ADDR_SET  1
 #define VIRTIO_NET_CTRL_VLAN 2
 #define VIRTIO_NET_CTRL_MQ   4
+#define VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET 0 /* le16: pairs in use */
+#define VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN 1
 #define VIRTIO_NET_CTRL_GUEST_OFFLOADS     5
 #define VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET 0 /* le64: feature bits */
 

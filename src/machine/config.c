@@ -101,17 +101,28 @@ int vm_config_paths(const struct vm_config *c,
 	return ret;
 }
 
+/* "3" or "3:4:5"; what is no number is refused later, by who opens it. */
+static void fds_add(const char *list, int fds[CONFIG_MAX_FDS], size_t *n)
+{
+	while (list && *n < CONFIG_MAX_FDS) {
+		char *end;
+		unsigned long fd = strtoul(list, &end, 0);
+
+		if (end != list && (!*end || *end == ':') && fd < 1u << 20) {
+			fds[(*n)++] = (int)fd;
+		}
+		list = strchr(list, ':');
+		list = list ? list + 1 : NULL;
+	}
+}
+
 size_t vm_config_fds(const struct vm_config *c, int fds[CONFIG_MAX_FDS])
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < c->netdevs.count; i++) {
-		const char *v = peek(&c->netdevs.item[i].opts, "fd");
-		uint64_t fd;
-
-		if (v && n < CONFIG_MAX_FDS && !parse_u64(v, &fd) && fd < 1u << 20) {
-			fds[n++] = (int)fd;
-		}
+		fds_add(peek(&c->netdevs.item[i].opts, "fd"), fds, &n);
+		fds_add(peek(&c->netdevs.item[i].opts, "fds"), fds, &n);
 	}
 	return n;
 }

@@ -2,7 +2,8 @@
  * Network back ends, as devices see them: a port that takes and gives Ethernet frames, each with
  * a virtio-net header in front (struct virtio_net_hdr_v1, 12 bytes) when vnet_hdr is on.
  *
- * Threads: opened on the control loop; after net_attach() owned by the loop given there.
+ * Threads: opened on the control loop; after net_attach() owned by the loop given there (each
+ * queue of a port by its own), but for set_offloads() and set_active().
  * Untrusted: frames from the network, and what the guest sends.
  */
 #ifndef NET_NET_H
@@ -43,17 +44,28 @@ struct net_port_ops {
 	int (*set_offloads)(struct net_port *p, unsigned rx_offloads); /* what the guest takes */
 	int (*attach)(struct net_port *p, struct loop *l, const struct net_client *c);
 	void (*detach)(struct net_port *p);
-	void (*close)(struct net_port *p); /* frees */
+	void (*close)(struct net_port *p); /* frees, with all queues */
+	/* A queue takes its share of the frames, or none. Control loop. NULL: there is one queue. */
+	int (*set_active)(struct net_port *p, bool on);
 };
 struct net_port {
 	const struct net_port_ops *ops;
 	char id[64];
 	bool claimed; /* a device has it */
+	/* The other queues of the same interface, ports of their own but for close() and offloads,
+	 * which all have in common. The first is active from the start. */
+	struct net_port **more;
+	unsigned nmore;
 };
+
+static inline struct net_port *net_port_queue(struct net_port *p, unsigned i)
+{
+	return i ? p->more[i - 1] : p;
+}
 
 #define NET_HDR_LEN 12u
 
-/* -netdev tap,id=…,ifname=…|fd=…,script=no,downscript=no,vhost=off …: -EINVAL for a key that is
+/* -netdev tap,id=…,ifname=…[,queues=N]|fd=…|fds=…,script=no,downscript=no,vhost=off …: -EINVAL for a key that is
  * not supported here, by name. */
 int net_open(struct opts *o, struct net_port **out, struct err *err);
 

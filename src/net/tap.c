@@ -7,6 +7,10 @@
  * ours. Owner: the loop given to attach(). Untrusted: frames from the network; their length is
  * bounded by the buffers given, and recv() never writes past them.
  * Invariant: the descriptor is non-blocking, so nothing here waits.
+ *
+ * An interface with several queues (IFF_MULTI_QUEUE) is a port with as many queues, each with a
+ * descriptor and a loop of its own. The kernel deals frames out to the queues that are attached
+ * (TUNSETQUEUE), so all but the first are detached until the driver uses them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,8 +37,10 @@ struct tap {
 	unsigned can;
 };
 
+#define QUEUES_MAX 64
+
 struct tap_options {
-	char *id, *ifname, *fd, *script, *downscript, *br;
+	char *id, *ifname, *fd, *fds, *script, *downscript, *br;
 	bool vhost, vnet_hdr;
 	uint64_t sndbuf;
 	uint32_t queues;
@@ -44,12 +50,13 @@ static const struct opt_desc descs[] = {
 	{"id", OPT_STR, O(id), .required = true},
 	{"ifname", OPT_STR, O(ifname)},
 	{"fd", OPT_STR, O(fd)},
+	{"fds", OPT_STR, O(fds)},
 	{"script", OPT_STR, O(script)},
 	{"downscript", OPT_STR, O(downscript)},
 	{"vhost", OPT_BOOL, O(vhost), .def = "off"},
 	{"vnet_hdr", OPT_BOOL, O(vnet_hdr), .def = "on"},
 	{"sndbuf", OPT_SIZE, O(sndbuf), .def = "0"},
-	{"queues", OPT_U32, O(queues), 1, 1, .def = "1"},
+	{"queues", OPT_U32, O(queues), 1, QUEUES_MAX},
 	{NULL},
 };
 #undef O
@@ -166,9 +173,22 @@ static void tap_close(struct net_port *p)
 {
 	struct tap *t = tap_of(p);
 
+	for (unsigned i = 0; i < p->nmore; i++) {
+		tap_close(p->more[i]);
+	}
+	free(p->more);
 	loop_fd_del(&t->watch);
 	close(t->fd);
 	free(t);
+}
+
+/* #syscalls(main): ioctl
+ * #ioctls(main): TUNSETQUEUE */
+static int tap_set_active(struct net_port *p, bool on)
+{
+	struct ifreq ifr = {.ifr_flags = on ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
+
+	return ioctl(tap_of(p)->fd, TUNSETQUEUE, &ifr) ? -errno : 0;
 }
 
 static const struct net_port_ops tap_ops = {
@@ -182,12 +202,18 @@ static const struct net_port_ops tap_ops = {
 	.attach = tap_attach,
 	.detach = tap_detach,
 	.close = tap_close,
+	.set_active = tap_set_active,
 };
 
 static int check_options(const struct tap_options *o, struct err *err)
 {
-	if (!o->ifname == !o->fd) {
-		return err_set(err, EINVAL, "-netdev tap,id=%s: give either ifname=NAME or fd=N", o->id);
+	if (!!o->ifname + !!o->fd + !!o->fds != 1) {
+		return err_set(err, EINVAL, "-netdev tap,id=%s: give one of ifname=NAME, fd=N and "
+			       "fds=N:N:…", o->id);
+	}
+	if (o->queues && !o->ifname) {
+		return err_set(err, EINVAL, "-netdev tap,id=%s: queues=%u goes with ifname=; give each "
+			       "queue's descriptor in fds=", o->id, o->queues);
 	}
 	for (int i = 0; i < 2; i++) {
 		const char *s = i ? o->downscript : o->script;
@@ -215,7 +241,9 @@ static int check_options(const struct tap_options *o, struct err *err)
 /* #syscalls(start): openat ioctl */
 static int open_by_name(const struct tap_options *o, int *out, struct err *err)
 {
-	struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+	bool multi = o->queues > 1;
+	struct ifreq ifr = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR |
+						 (multi ? IFF_MULTI_QUEUE : 0))};
 	int fd, e;
 
 	if (strlen(o->ifname) >= sizeof(ifr.ifr_name)) {
@@ -235,6 +263,10 @@ static int open_by_name(const struct tap_options *o, int *out, struct err *err)
 			       o->ifname, strerror(e),
 			       e == EBUSY	? "; another process has it"
 			       : e == EPERM	? "; it belongs to another user (ip tuntap add … user …)"
+			       : e == E2BIG	? "; it has no more queues"
+			       : e == EINVAL && multi
+				       ? "; it is not a tap of several queues (ip tuntap add … "
+					 "multi_queue)"
 			       : e == EINVAL	? "; it is not a tap of one queue"
 						: "");
 	}
@@ -242,24 +274,30 @@ static int open_by_name(const struct tap_options *o, int *out, struct err *err)
 	return 0;
 }
 
-static int take_fd(const struct tap_options *o, int *out, struct err *err)
+/* name: of the interface that the other queues have, filled in by the first. */
+static int take_fd(const char *id, const char *text, char name[IFNAMSIZ], int *out, struct err *err)
 {
 	struct ifreq ifr = {0};
 	uint64_t n;
 	int fd;
 
-	if (parse_u64(o->fd, &n) || n > 1u << 20 || fcntl((int)n, F_GETFD) < 0) {
-		return err_set(err, EBADF, "-netdev tap,id=%s: fd=%s is not an open descriptor", o->id,
-			       o->fd);
+	if (parse_u64(text, &n) || n > 1u << 20 || fcntl((int)n, F_GETFD) < 0) {
+		return err_set(err, EBADF, "-netdev tap,id=%s: fd=%s is not an open descriptor", id,
+			       text);
 	}
 	if (ioctl((int)n, TUNGETIFF, &ifr)) {
-		return err_set(err, errno, "-netdev tap,id=%s: fd=%s is not a tap", o->id, o->fd);
+		return err_set(err, errno, "-netdev tap,id=%s: fd=%s is not a tap", id, text);
 	}
 	if ((ifr.ifr_flags & (IFF_TAP | IFF_VNET_HDR | IFF_NO_PI)) !=
 	    (IFF_TAP | IFF_VNET_HDR | IFF_NO_PI)) {
 		return err_set(err, EINVAL, "-netdev tap,id=%s: fd=%s has to be opened with IFF_TAP, "
-			       "IFF_NO_PI and IFF_VNET_HDR", o->id, o->fd);
+			       "IFF_NO_PI and IFF_VNET_HDR", id, text);
 	}
+	if (*name && (strcmp(name, ifr.ifr_name) || !(ifr.ifr_flags & IFF_MULTI_QUEUE))) {
+		return err_set(err, EINVAL, "-netdev tap,id=%s: fd=%s is not another queue of the same "
+			       "interface, opened with IFF_MULTI_QUEUE", id, text);
+	}
+	memcpy(name, ifr.ifr_name, IFNAMSIZ);
 	fd = fcntl((int)n, F_DUPFD_CLOEXEC, 3);
 	if (fd < 0 || fcntl(fd, F_SETFL, O_NONBLOCK)) {
 		int e = errno;
@@ -267,7 +305,7 @@ static int take_fd(const struct tap_options *o, int *out, struct err *err)
 		if (fd >= 0) {
 			close(fd);
 		}
-		return err_set(err, e, "-netdev tap,id=%s: fd=%s: %s", o->id, o->fd, strerror(e));
+		return err_set(err, e, "-netdev tap,id=%s: fd=%s: %s", id, text, strerror(e));
 	}
 	*out = fd;
 	return 0;
@@ -297,39 +335,104 @@ static int set_up(struct tap *t, const struct tap_options *o, struct err *err)
 	return 0;
 }
 
-int net_tap_open(struct opts *o, struct net_port **out, struct err *err)
+/* One queue from its descriptor, which it takes. */
+static int queue_new(int fd, const struct tap_options *o, struct net_port **out, struct err *err)
 {
-	struct tap_options to = {0};
-	struct tap *t = NULL;
-	int fd = -1, ret;
+	struct tap *t = calloc(1, sizeof(*t));
+	int ret;
 
-	ret = opts_read(o, descs, &to, err);
-	if (ret) {
-		goto free_options;
-	}
-	ret = check_options(&to, err);
-	if (!ret) {
-		ret = to.fd ? take_fd(&to, &fd, err) : open_by_name(&to, &fd, err);
-	}
-	if (ret) {
-		goto free_options;
-	}
-	t = calloc(1, sizeof(*t));
 	if (!t) {
 		close(fd);
-		ret = err_set(err, ENOMEM, "-netdev tap,id=%s: out of memory", to.id);
-		goto free_options;
+		return err_set(err, ENOMEM, "-netdev tap,id=%s: out of memory", o->id);
 	}
 	t->fd = fd;
 	t->port.ops = &tap_ops;
-	snprintf(t->port.id, sizeof(t->port.id), "%s", to.id);
-	ret = set_up(t, &to, err);
+	snprintf(t->port.id, sizeof(t->port.id), "%s", o->id);
+	ret = set_up(t, o, err);
 	if (ret) {
 		tap_close(&t->port);
-		goto free_options;
+		return ret;
 	}
 	*out = &t->port;
-free_options:
+	return 0;
+}
+
+/* The first port is the interface, the others are its further queues: detached for now. */
+static int queue_add(struct net_port **first, struct net_port *p, const struct tap_options *o,
+		     struct err *err)
+{
+	struct net_port **more;
+	int ret;
+
+	if (!*first) {
+		*first = p;
+		return 0;
+	}
+	ret = tap_set_active(p, false);
+	more = ret ? NULL : realloc((*first)->more, ((*first)->nmore + 1) * sizeof(*more));
+	if (!more) {
+		tap_close(p);
+		return err_set(err, ret ? -ret : ENOMEM, "-netdev tap,id=%s: cannot set a queue aside: "
+			       "%s", o->id, strerror(ret ? -ret : ENOMEM));
+	}
+	(*first)->more = more;
+	more[(*first)->nmore++] = p;
+	return 0;
+}
+
+static int queue_open(const struct tap_options *o, const char *fd_text, char name[IFNAMSIZ],
+		      struct net_port **first, struct err *err)
+{
+	struct net_port *p = NULL;
+	int fd = -1, ret;
+
+	ret = fd_text ? take_fd(o->id, fd_text, name, &fd, err) : open_by_name(o, &fd, err);
+	if (!ret) {
+		ret = queue_new(fd, o, &p, err);
+	}
+	return ret ? ret : queue_add(first, p, o, err);
+}
+
+static int queues_open(struct tap_options *o, struct net_port **first, struct err *err)
+{
+	char name[IFNAMSIZ] = "", *fds = o->fd ? o->fd : o->fds, *text;
+	unsigned n = 0;
+	int ret = 0;
+
+	if (!fds) {
+		for (unsigned i = 0; !ret && i < MAX(o->queues, 1u); i++) {
+			ret = queue_open(o, NULL, name, first, err);
+		}
+		return ret;
+	}
+	while (!ret && (text = strsep(&fds, ":"))) {
+		if (n++ == QUEUES_MAX) {
+			return err_set(err, EINVAL, "-netdev tap,id=%s: fds= names more than %d "
+				       "descriptors", o->id, QUEUES_MAX);
+		}
+		ret = queue_open(o, text, name, first, err);
+	}
+	return ret;
+}
+
+int net_tap_open(struct opts *o, struct net_port **out, struct err *err)
+{
+	struct tap_options to = {0};
+	struct net_port *first = NULL;
+	int ret;
+
+	ret = opts_read(o, descs, &to, err);
+	if (!ret) {
+		ret = check_options(&to, err);
+	}
+	if (!ret) {
+		ret = queues_open(&to, &first, err);
+	}
+	if (ret && first) {
+		tap_close(first);
+	} else {
+		*out = first;
+	}
 	opts_free_struct(descs, &to);
 	return ret;
 }

@@ -1070,7 +1070,8 @@ static void test_hostile_state(void **state)
 	struct {
 		uint8_t mac[6];
 		uint64_t guest_offloads;
-	} st = {{2}, F(VIRTIO_NET_F_GUEST_CSUM)};
+		uint16_t active;
+	} st = {{2}, F(VIRTIO_NET_F_GUEST_CSUM), 1};
 	const struct virtio_ops *ops = t->n->vd.ops;
 	struct err err = {.msg = ""};
 
@@ -1082,6 +1083,9 @@ static void test_hostile_state(void **state)
 	st.guest_offloads = F(VIRTIO_NET_F_GUEST_TSO4);
 	assert_int_equal(ops->load(&t->n->vd, &st, &err), -EINVAL);
 	st.guest_offloads = 0;
+	st.active = 2;
+	assert_int_equal(ops->load(&t->n->vd, &st, &err), -EINVAL);
+	st.active = 1;
 	st.mac[0] = 3;
 	assert_int_equal(ops->load(&t->n->vd, &st, &err), -EINVAL);
 	device_list_resume(&t->r.fv->devices);

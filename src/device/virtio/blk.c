@@ -5,9 +5,12 @@
  * submits them together before it sleeps → io_done() writes the status and pushes → one
  * interrupt for the batch, from the loop's hook.
  *
+ * Queues are alike and share nothing but the configuration: each has its loop, its requests and a
+ * channel of the block node, which it shares with the device's other queues on the same loop.
+ *
  * Invariants:
- * 1. a request structure is free, or its chain is popped and not pushed; there are as many as
- *    the queue can have entries, so one is always free (virtq.c, invariant 1);
+ * 1. a request structure is free, or its chain is popped and not pushed; a queue has as many as
+ *    entries, so one is always free (virtq_split.c and virtq_packed.c, invariant 1);
  * 2. the status byte is the last device-writable byte of the chain, wherever the descriptors
  *    end; the data in front of it is what the block node gets;
  * 3. nothing is allocated after creation.
@@ -44,7 +47,7 @@
 #define FEATURE(bit)	   (UINT64_C(1) << (bit))
 
 struct request {
-	struct virtio_blk *blk;
+	struct blk_queue *bq;
 	struct request *next; /* free list */
 	struct virtq_chain chain;
 	struct blk_req io;
@@ -52,28 +55,39 @@ struct request {
 	struct iovec *last; /* entry whose end is the status byte */
 };
 
+/* Owner: the queue's loop, after creation. */
+struct blk_queue {
+	struct virtio_blk *blk;
+	struct virtq *vq;
+	struct blk_chan *chan;
+	bool chan_owned; /* else it is that of an earlier queue on the same loop */
+	struct request *pool, *free;
+	unsigned fresh; /* requests of the pool from here on were never used: their pages neither */
+	struct iovec *iovs;
+	struct loop_hook hook;
+	bool unsignalled; /* pushed since the last virtq_notify() */
+};
+
 struct virtio_blk {
 	struct virtio_dev vd;
 	struct blk_node *node;
-	struct blk_chan *chan;
 	struct blk_info info;
-	struct loop *loop;
 	bool read_only, claimed;
 	uint8_t serial[VIRTIO_BLK_ID_BYTES];
 	_Atomic bool writeback;
 	unsigned max_segs;
-	struct request *pool;
-	struct iovec *iovs;
-
-	/* the queue's loop */
-	struct request *free;
-	struct loop_hook hook;
-	bool unsignalled; /* pushed since the last virtq_notify() */
+	struct blk_queue *queue; /* vd.nqueues, and `made` of them have memory and a channel */
+	unsigned made;
 };
 
 static struct virtio_blk *of_vd(struct virtio_dev *vd)
 {
 	return container_of(vd, struct virtio_blk, vd);
+}
+
+static struct blk_queue *of_vq(struct virtq *q)
+{
+	return &of_vd(q->vd)->queue[q->index];
 }
 
 /* --- configuration --- */
@@ -83,6 +97,10 @@ static uint64_t blk_features(struct virtio_dev *vd)
 	const struct virtio_blk *b = of_vd(vd);
 	uint64_t f = FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_BLK_SIZE) |
 		     FEATURE(VIRTIO_BLK_F_TOPOLOGY);
+
+	if (vd->nqueues > 1) {
+		f |= FEATURE(VIRTIO_BLK_F_MQ);
+	}
 
 	if (b->read_only) {
 		return f | FEATURE(VIRTIO_BLK_F_RO);
@@ -110,7 +128,7 @@ static void blk_config_read(struct virtio_dev *vd, unsigned off, void *buf, unsi
 		.blk_size = le32_of(i->block_size),
 		.topology.min_io_size = le16_of(1),
 		.writeback = atomic_load(&b->writeback),
-		.num_queues = le16_of(1),
+		.num_queues = le16_of((uint16_t)vd->nqueues),
 	};
 
 	if (i->can_discard && !b->read_only) {
@@ -157,21 +175,20 @@ static unsigned write_flags(struct virtio_blk *b)
 
 static void answer(struct request *r, uint8_t status, uint32_t written)
 {
-	struct virtio_blk *b = r->blk;
-	struct virtq *q = &b->vd.queue[0];
+	struct blk_queue *bq = r->bq;
 
 	/* The status byte comes back to the chain it was cut from. */
 	((uint8_t *)r->last->iov_base)[r->last->iov_len++] = status;
 	if (written != r->chain.in_len) {
 		/* Not everything in front of the status was written, so the length that the
 		 * driver hears cannot count it; the pages are dirty all the same. */
-		mem_dirty_iov(b->vd.vm->mem, r->iov + r->chain.n_out, r->chain.n_in,
+		mem_dirty_iov(bq->vq->vd->vm->mem, r->iov + r->chain.n_out, r->chain.n_in,
 			      r->chain.in_len);
 	}
-	virtq_push(q, &r->chain, written);
-	b->unsignalled = true;
-	r->next = b->free;
-	b->free = r;
+	virtq_push(bq->vq, &r->chain, written);
+	bq->unsignalled = true;
+	r->next = bq->free;
+	bq->free = r;
 }
 
 static void answer_failed(struct request *r, uint8_t status)
@@ -179,14 +196,14 @@ static void answer_failed(struct request *r, uint8_t status)
 	answer(r, status, r->chain.in_len == 1 ? 1 : 0);
 }
 
-static void stopped_check(struct virtio_blk *b)
+static void stopped_check(struct blk_queue *bq)
 {
-	struct virtq *q = &b->vd.queue[0];
+	struct virtq *q = bq->vq;
 
 	if (!virtq_running(q) && q->inflight == 0) {
 		virtq_notify(q);
-		b->unsignalled = false;
-		loop_hook_del(&b->hook);
+		bq->unsignalled = false;
+		loop_hook_del(&bq->hook);
 		virtq_stopped(q);
 	}
 }
@@ -194,7 +211,7 @@ static void stopped_check(struct virtio_blk *b)
 static void io_done(struct blk_req *io, int result)
 {
 	struct request *r = container_of(io, struct request, io);
-	struct virtio_blk *b = r->blk;
+	struct blk_queue *bq = r->bq;
 
 	if (result == 0) {
 		/* A read fills all of the in-part; of a write it is the status alone. */
@@ -204,16 +221,16 @@ static void io_done(struct blk_req *io, int result)
 	} else {
 		answer_failed(r, VIRTIO_BLK_S_IOERR);
 	}
-	stopped_check(b);
+	stopped_check(bq);
 }
 
 static void batch_end(void *arg)
 {
-	struct virtio_blk *b = arg;
+	struct blk_queue *bq = arg;
 
-	if (b->unsignalled) {
-		b->unsignalled = false;
-		virtq_notify(&b->vd.queue[0]);
+	if (bq->unsignalled) {
+		bq->unsignalled = false;
+		virtq_notify(bq->vq);
 	}
 }
 
@@ -255,7 +272,7 @@ static void header_take(struct request *r, struct virtio_blk_req_hdr *h, unsigne
 
 static void transfer(struct request *r, enum blk_op op, uint64_t sector, unsigned first)
 {
-	struct virtio_blk *b = r->blk;
+	struct virtio_blk *b = r->bq->blk;
 	bool read = op == BLK_READ;
 	unsigned n = read ? (unsigned)(r->last - (r->iov + first)) + 1 : r->chain.n_out - first;
 	uint64_t bytes = read ? r->chain.in_len - 1
@@ -269,13 +286,13 @@ static void transfer(struct request *r, enum blk_op op, uint64_t sector, unsigne
 	r->io.iov = r->iov + first;
 	r->io.niov = n;
 	r->io.flags = read ? 0 : write_flags(b);
-	blk_submit(b->chan, &r->io);
+	blk_submit(r->bq->chan, &r->io);
 }
 
 /* DISCARD and WRITE_ZEROES: one segment (max_discard_seg and max_write_zeroes_seg are 1). */
 static void erase(struct request *r, enum blk_op op, unsigned first)
 {
-	struct virtio_blk *b = r->blk;
+	struct virtio_blk *b = r->bq->blk;
 	struct iov_cur cur = iov_cur_init(r->iov + first, r->chain.n_out - first);
 	struct virtio_blk_discard_write_zeroes seg;
 	bool zero = op == BLK_WRITE_ZEROES;
@@ -306,7 +323,7 @@ static void erase(struct request *r, enum blk_op op, unsigned first)
 	r->io.flags = zero ? write_flags(b) | (flags ? BLK_MAY_UNMAP : 0) : 0;
 	r->io.iov = NULL;
 	r->io.niov = 0;
-	blk_submit(b->chan, &r->io);
+	blk_submit(r->bq->chan, &r->io);
 }
 
 static void flush(struct request *r)
@@ -316,13 +333,14 @@ static void flush(struct request *r)
 	r->io.off = r->io.len = 0;
 	r->io.iov = NULL;
 	r->io.niov = 0;
-	blk_submit(r->blk->chan, &r->io);
+	blk_submit(r->bq->chan, &r->io);
 }
 
 static void get_id(struct request *r)
 {
 	struct iov_cur cur = iov_cur_init(r->iov + r->chain.n_out, r->chain.n_in);
-	size_t done = iov_cur_write(&cur, r->blk->serial, sizeof(r->blk->serial));
+	const uint8_t *serial = r->bq->blk->serial;
+	size_t done = iov_cur_write(&cur, serial, VIRTIO_BLK_ID_BYTES);
 
 	answer(r, VIRTIO_BLK_S_OK, done + 1 == r->chain.in_len ? r->chain.in_len : 0);
 }
@@ -330,12 +348,11 @@ static void get_id(struct request *r)
 /* One popped chain. False: it broke the device. */
 static bool request_start(struct request *r)
 {
-	struct virtio_blk *b = r->blk;
 	struct virtio_blk_req_hdr h;
 	unsigned first;
 
 	if (r->chain.out_len < sizeof(h) || r->chain.in_len < 1) {
-		virtio_broken(&b->vd, "request without room for header or status");
+		virtio_broken(r->bq->vq->vd, "request without room for header or status");
 		return false;
 	}
 	r->last = &r->iov[r->chain.n_out + r->chain.n_in - 1];
@@ -369,10 +386,25 @@ static bool request_start(struct request *r)
 
 /* --- the queue --- */
 
-/* Takes one request; false if there is none, or the device is broken. */
-static bool request_next(struct virtio_blk *b, struct virtq *q)
+/* The first of the free list, which is a stack, or one that was never used; NULL: none. */
+static struct request *request_free(struct blk_queue *bq)
 {
-	struct request *r = b->free;
+	struct request *r = bq->free;
+
+	if (!r && bq->fresh < bq->vq->max_size) {
+		r = bq->free = &bq->pool[bq->fresh];
+		r->bq = bq;
+		r->iov = bq->iovs + (size_t)bq->fresh * bq->blk->max_segs;
+		r->io.done = io_done;
+		bq->fresh++;
+	}
+	return r;
+}
+
+/* Takes one request; false if there is none, or the device is broken. */
+static bool request_next(struct blk_queue *bq, struct virtq *q)
+{
+	struct request *r = request_free(bq);
 
 	if (!r) {
 		if (!virtq_empty(q)) {
@@ -381,14 +413,14 @@ static bool request_next(struct virtio_blk *b, struct virtq *q)
 		}
 		return false;
 	}
-	if (virtq_pop(q, &r->chain, r->iov, b->max_segs) <= 0) {
+	if (virtq_pop(q, &r->chain, r->iov, bq->blk->max_segs) <= 0) {
 		return false;
 	}
-	b->free = r->next;
+	bq->free = r->next;
 	if (!request_start(r)) {
 		virtq_unpop(q, &r->chain);
-		r->next = b->free;
-		b->free = r;
+		r->next = bq->free;
+		bq->free = r;
 		return false;
 	}
 	return true;
@@ -396,7 +428,7 @@ static bool request_next(struct virtio_blk *b, struct virtq *q)
 
 static void blk_kick(struct virtq *q)
 {
-	struct virtio_blk *b = of_vd(q->vd);
+	struct blk_queue *bq = of_vq(q);
 
 	/* Requests that are answered at once could keep a fast driver and us busy for ever:
 	 * after some rounds the loop gets to its other work first. */
@@ -404,7 +436,7 @@ static void blk_kick(struct virtq *q)
 		unsigned taken = 0;
 
 		virtq_kicks_off(q);
-		while (taken < q->size && request_next(b, q)) {
+		while (taken < q->size && request_next(bq, q)) {
 			taken++;
 		}
 		if (taken < q->size && !virtq_kicks_on(q)) {
@@ -417,15 +449,15 @@ static void blk_kick(struct virtq *q)
 
 static void blk_queue_start(struct virtq *q)
 {
-	struct virtio_blk *b = of_vd(q->vd);
+	struct blk_queue *bq = of_vq(q);
 
-	b->unsignalled = false;
-	loop_hook_add(q->loop, &b->hook);
+	bq->unsignalled = false;
+	loop_hook_add(q->loop, &bq->hook);
 }
 
 static void blk_queue_stop(struct virtq *q)
 {
-	stopped_check(of_vd(q->vd));
+	stopped_check(of_vq(q));
 }
 
 /* --- state --- */
@@ -479,9 +511,23 @@ static int blk_load(struct virtio_dev *vd, const void *st, struct err *err)
 
 static void chan_close_on_loop(void *arg)
 {
-	struct virtio_blk *b = arg;
+	struct blk_queue *bq = arg;
 
-	blk_chan_close(b->chan);
+	blk_chan_close(bq->chan);
+}
+
+static void queues_free(struct virtio_blk *b)
+{
+	for (unsigned i = 0; i < b->made; i++) {
+		struct blk_queue *bq = &b->queue[i];
+
+		if (bq->chan_owned) {
+			loop_call(bq->vq->loop, chan_close_on_loop, bq);
+		}
+		free(bq->pool);
+		free(bq->iovs);
+	}
+	free(b->queue);
 }
 
 static void blk_destroy(struct virtio_dev *vd)
@@ -489,14 +535,10 @@ static void blk_destroy(struct virtio_dev *vd)
 	struct virtio_blk *b = of_vd(vd);
 
 	virtio_dev_fini(vd);
-	if (b->chan) {
-		loop_call(b->loop, chan_close_on_loop, b);
-	}
+	queues_free(b);
 	if (b->claimed) {
 		blk_release(b->node, !b->read_only);
 	}
-	free(b->pool);
-	free(b->iovs);
 	free(b);
 }
 
@@ -519,7 +561,7 @@ static const struct virtio_ops blk_ops = {
 };
 
 struct chan_call {
-	struct virtio_blk *blk;
+	struct blk_queue *bq;
 	struct err *err;
 	int result;
 };
@@ -528,27 +570,41 @@ static void chan_open_on_loop(void *arg)
 {
 	struct chan_call *c = arg;
 
-	c->result = blk_chan_open(c->blk->node, c->blk->loop, &c->blk->chan, c->err);
+	c->result = blk_chan_open(c->bq->blk->node, c->bq->vq->loop, &c->bq->chan, c->err);
 }
 
-static int pool_make(struct virtio_blk *b, unsigned size)
+static int chan_find(struct blk_queue *bq, struct err *err)
 {
-	/* Pages of it are touched only as far as the driver goes: the free list is a stack. */
-	b->pool = calloc(size, sizeof(*b->pool));
-	b->iovs = calloc((size_t)size * b->max_segs, sizeof(*b->iovs));
-	if (!b->pool || !b->iovs) {
-		return -ENOMEM;
-	}
-	for (unsigned i = size; i-- > 0;) {
-		struct request *r = &b->pool[i];
+	struct virtio_blk *b = bq->blk;
+	struct chan_call call = {bq, err, 0};
 
-		r->blk = b;
-		r->iov = b->iovs + (size_t)i * b->max_segs;
-		r->io.done = io_done;
-		r->next = b->free;
-		b->free = r;
+	for (struct blk_queue *o = b->queue; o < bq; o++) {
+		if (o->vq->loop == bq->vq->loop) {
+			bq->chan = o->chan;
+			return 0;
+		}
 	}
-	return 0;
+	loop_call(bq->vq->loop, chan_open_on_loop, &call);
+	bq->chan_owned = call.result == 0;
+	return call.result;
+}
+
+static int queue_make(struct virtio_blk *b, unsigned index, struct err *err)
+{
+	struct blk_queue *bq = &b->queue[index];
+	unsigned size;
+
+	bq->blk = b;
+	bq->vq = &b->vd.queue[index];
+	bq->hook = (struct loop_hook){.fn = batch_end, .opaque = bq};
+	size = bq->vq->max_size;
+	b->made++;
+	bq->pool = calloc(size, sizeof(*bq->pool));
+	bq->iovs = calloc((size_t)size * b->max_segs, sizeof(*bq->iovs));
+	if (!bq->pool || !bq->iovs) {
+		return err_set(err, ENOMEM, "out of memory");
+	}
+	return chan_find(bq, err);
 }
 
 static int config_check(const struct virtio_blk_config *cfg, const char *id, struct err *err)
@@ -559,6 +615,10 @@ static int config_check(const struct virtio_blk_config *cfg, const char *id, str
 		return err_set(err, EINVAL,
 			       "%s: queue-size=%u is no power of two from %u to %u", id, size,
 			       QUEUE_SIZE_MIN, VIRTQ_MAX_SIZE);
+	}
+	if (cfg->num_queues > VIRTIO_MAX_QUEUES) {
+		return err_set(err, EINVAL, "%s: num-queues=%u is more than %u", id,
+			       cfg->num_queues, VIRTIO_MAX_QUEUES);
 	}
 	if (cfg->serial && strlen(cfg->serial) > VIRTIO_BLK_ID_BYTES) {
 		return err_set(err, EINVAL, "%s: serial=%s is longer than %u characters", id,
@@ -571,7 +631,7 @@ int virtio_blk_new(struct vm *vm, struct blk_node *node, const struct virtio_blk
 		   const char *id, struct virtio_dev **out, struct err *err)
 {
 	uint16_t size = cfg->queue_size ? cfg->queue_size : QUEUE_SIZE_DEFAULT;
-	struct chan_call call;
+	unsigned n = MAX(cfg->num_queues, 1u);
 	struct virtio_blk *b;
 	int r = config_check(cfg, id, err);
 
@@ -583,18 +643,21 @@ int virtio_blk_new(struct vm *vm, struct blk_node *node, const struct virtio_blk
 		return err_set(err, ENOMEM, "%s: out of memory", id);
 	}
 	b->node = node;
-	b->loop = cfg->loop ? cfg->loop : vm->loop;
 	blk_info(node, &b->info);
 	b->read_only = cfg->read_only || b->info.read_only;
 	b->max_segs = MIN(size + SPLIT_SEGS, VIRTQ_MAX_SEGS);
-	b->hook = (struct loop_hook){.fn = batch_end, .opaque = b};
 	atomic_store(&b->writeback, b->info.write_cache);
 	if (cfg->serial) {
 		memcpy(b->serial, cfg->serial, strlen(cfg->serial));
 	}
-	r = virtio_dev_init(&b->vd, vm, &blk_ops, id, 1, size, cfg->loop);
+	r = virtio_dev_init(&b->vd, vm, &blk_ops, id, n, size, cfg->loop);
 	if (r < 0) {
 		err_set(err, -r, "%s: no eventfd (%s)", id, strerror(-r));
+		goto destroy;
+	}
+	b->queue = calloc(n, sizeof(*b->queue));
+	if (!b->queue) {
+		r = err_set(err, ENOMEM, "%s: out of memory", id);
 		goto destroy;
 	}
 	r = blk_claim(node, !b->read_only, err);
@@ -603,16 +666,15 @@ int virtio_blk_new(struct vm *vm, struct blk_node *node, const struct virtio_blk
 		goto destroy;
 	}
 	b->claimed = true;
-	if (pool_make(b, size) < 0) {
-		r = err_set(err, ENOMEM, "%s: out of memory", id);
-		goto destroy;
-	}
-	call = (struct chan_call){b, err, 0};
-	loop_call(b->loop, chan_open_on_loop, &call);
-	r = call.result;
-	if (r < 0) {
-		err_prefix(err, "%s", id);
-		goto destroy;
+	for (unsigned i = 0; i < n; i++) {
+		if (cfg->queue_loop) {
+			virtio_queue_loop(&b->vd, i, cfg->queue_loop[i]);
+		}
+		r = queue_make(b, i, err);
+		if (r < 0) {
+			err_prefix(err, "%s", id);
+			goto destroy;
+		}
 	}
 	*out = &b->vd;
 	return 0;

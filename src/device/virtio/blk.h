@@ -12,7 +12,9 @@
 struct virtio_blk_config {
 	const char *serial;  /* NULL or "": none; at most 20 bytes */
 	struct loop *loop;   /* data path; NULL: the control loop */
+	struct loop *const *queue_loop; /* NULL, or num_queues loops, one for each queue */
 	uint16_t queue_size; /* power of two, 4 … 1024; 0: 256 */
+	uint16_t num_queues; /* at most VIRTIO_MAX_QUEUES; 0: 1 */
 	bool read_only;      /* also if the node is writable */
 };
 /* Control loop; loop is not running yet or is not the caller's to wait for (loop_call()). The node

@@ -12,6 +12,8 @@ struct virtio_net_config {
 	uint8_t mac[6];
 	bool mac_set;        /* else one is made: 52:54:00 and random bytes */
 	struct loop *loop;   /* data path; NULL: the control loop */
+	struct loop *const *pair_loop; /* NULL, or a loop for each pair of queues */
+	bool mq;             /* as many pairs as the port has queues; else one */
 	uint16_t rx_queue_size, tx_queue_size; /* powers of two; 0: 256 */
 	uint16_t mtu;        /* 0: not told to the guest */
 	/* Offloads that are offered, as far as the back end has them. */

@@ -1,6 +1,6 @@
 /*
  * Between the files of virtio-net: net.c (configuration, control queue, life), net_rx.c and
- * net_tx.c (the data paths). Everything runs on the device's loop unless it says otherwise.
+ * net_tx.c (the data paths). A pair belongs to its loop, everything else to the control loop.
  */
 #ifndef DEVICE_VIRTIO_NET_INT_H
 #define DEVICE_VIRTIO_NET_INT_H
@@ -45,6 +45,13 @@ struct net_tx {
 };
 
 struct net_pair {
+	struct virtio_net *n;
+	unsigned index;
+	struct net_port *port;
+	struct loop *loop;
+	bool attached;
+	bool active;	   /* the driver wants frames from it */
+	uint64_t offloads; /* n->guest_offloads, as far as this loop knows */
 	struct net_rx rx;
 	struct net_tx tx;
 };
@@ -52,19 +59,28 @@ struct net_pair {
 struct virtio_net {
 	struct virtio_dev vd;
 	struct net_port *port;
-	struct loop *loop;
 	struct virtio_net_config cfg;
-	bool claimed, attached;
+	bool claimed;
+	bool mq;	      /* VIRTIO_NET_F_MQ is settled: the control queue is behind all pairs */
 	_Atomic uint64_t mac; /* byte 0 is the lowest; config_read is for any thread */
 	uint64_t guest_offloads; /* feature bits of what the driver takes now */
-	struct net_pair pair[1];
+	unsigned active;	 /* pairs in use: the first so many */
+	unsigned npairs;
+	struct net_pair *pair;
 };
 
-enum { NET_Q_RX, NET_Q_TX, NET_Q_CTRL, NET_QUEUES };
+/* Of a pair's queues; the control queue of a device with one pair. */
+enum { NET_Q_RX, NET_Q_TX, NET_Q_CTRL };
+#define NET_PAIRS_MAX ((VIRTIO_MAX_QUEUES - 1) / 2)
 
 static inline struct virtio_net *net_of(struct virtio_dev *vd)
 {
 	return container_of(vd, struct virtio_net, vd);
+}
+
+static inline struct net_pair *net_pair_of(const struct virtq *q)
+{
+	return &net_of(q->vd)->pair[q->index / 2];
 }
 
 /* Cuts the first len bytes off iov[0..cnt), which has more; saved[len] takes the entries as they
@@ -78,15 +94,17 @@ static inline void net_uncut(struct iovec *iov, const struct iovec *saved, unsig
 }
 
 /* Control loop. 0 or -ENOMEM. */
-int net_rx_init(struct virtio_net *n, uint16_t queue_size);
-void net_rx_fini(struct virtio_net *n);
+int net_rx_init(struct net_pair *p, uint16_t queue_size);
+void net_rx_fini(struct net_pair *p);
+/* p->active changed. */
+void net_rx_active(struct net_pair *p);
 void net_rx_start(struct virtq *q);
 void net_rx_kick(struct virtq *q);
 void net_rx_stop(struct virtq *q);
 void net_rx_ready(void *opaque);
 
-int net_tx_init(struct virtio_net *n);
-void net_tx_fini(struct virtio_net *n);
+int net_tx_init(struct net_pair *p);
+void net_tx_fini(struct net_pair *p);
 void net_tx_kick(struct virtq *q);
 void net_tx_stop(struct virtq *q);
 void net_tx_ready(void *opaque);

@@ -45,24 +45,24 @@
 #define TSO_BITS                                                                               \
 	(UINT64_C(1) << VIRTIO_NET_F_GUEST_TSO4 | UINT64_C(1) << VIRTIO_NET_F_GUEST_TSO6)
 
-static struct virtq *rx_queue(struct virtio_net *n)
+static struct virtq *rx_queue(const struct net_pair *p)
 {
-	return &n->vd.queue[NET_Q_RX];
+	return &p->n->vd.queue[2 * p->index + NET_Q_RX];
 }
 
-static bool mergeable(const struct virtio_net *n)
+static bool mergeable(const struct net_pair *p)
 {
-	return virtio_has(&n->vd, VIRTIO_NET_F_MRG_RXBUF);
+	return virtio_has(&p->n->vd, VIRTIO_NET_F_MRG_RXBUF);
 }
 
-static void port_on(struct virtio_net *n, bool on)
+static void port_on(struct net_pair *p, bool on)
 {
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_rx *rx = &p->rx;
 
-	on = on && !rx->port_failed;
+	on = on && !rx->port_failed && p->active;
 	if (rx->on != on) {
 		rx->on = on;
-		n->port->ops->rx_enable(n->port, on);
+		p->port->ops->rx_enable(p->port, on);
 	}
 }
 
@@ -90,10 +90,10 @@ static void window_compact(struct net_rx *rx)
 }
 
 /* Takes one more buffer; false if there is none (or the device is broken). */
-static bool window_pop(struct virtio_net *n)
+static bool window_pop(struct net_pair *p)
 {
-	struct net_rx *rx = &n->pair[0].rx;
-	struct virtq *q = rx_queue(n);
+	struct net_rx *rx = &p->rx;
+	struct virtq *q = rx_queue(p);
 	struct virtq_chain *c = chain_at(rx, rx->count);
 
 	window_compact(rx);
@@ -101,8 +101,9 @@ static bool window_pop(struct virtio_net *n)
 		return false;
 	}
 	if (c->n_out || c->in_len < HDR) {
-		virtio_broken(&n->vd, c->n_out ? "receive buffer that is not to be written to"
-					       : "receive buffer smaller than a header");
+		virtio_broken(&p->n->vd, c->n_out
+						 ? "receive buffer that is not to be written to"
+						 : "receive buffer smaller than a header");
 		virtq_unpop(q, c);
 		return false;
 	}
@@ -112,39 +113,38 @@ static bool window_pop(struct virtio_net *n)
 	return true;
 }
 
-static bool window_full(const struct virtio_net *n, uint64_t want)
+static bool window_full(const struct net_pair *p, uint64_t want)
 {
-	const struct net_rx *rx = &n->pair[0].rx;
+	const struct net_rx *rx = &p->rx;
 
-	return rx->count >= n->vd.queue[NET_Q_RX].size ||
-	       rx->tail - rx->head > VIRTQ_MAX_SEGS || rx->bytes >= want ||
-	       (rx->count && !mergeable(n));
+	return rx->count >= rx_queue(p)->size || rx->tail - rx->head > VIRTQ_MAX_SEGS ||
+	       rx->bytes >= want || (rx->count && !mergeable(p));
 }
 
 /* Gets `want` bytes if the driver has them; false if there is nothing at all, or less than
  * `least`. Then the next buffer comes with a kick. */
-static bool window_fill(struct virtio_net *n, uint64_t want, uint64_t least)
+static bool window_fill(struct net_pair *p, uint64_t want, uint64_t least)
 {
-	struct net_rx *rx = &n->pair[0].rx;
-	struct virtq *q = rx_queue(n);
+	struct net_rx *rx = &p->rx;
+	struct virtq *q = rx_queue(p);
 
 	do {
 		virtq_kicks_off(q);
-		while (!window_full(n, want) && window_pop(n)) {
+		while (!window_full(p, want) && window_pop(p)) {
 		}
 		if (rx->count && rx->bytes >= least) {
 			return true;
 		}
-	} while (!window_full(n, want) && virtq_kicks_on(q));
+	} while (!window_full(p, want) && virtq_kicks_on(q));
 	return false;
 }
 
-static void window_put_back(struct virtio_net *n)
+static void window_put_back(struct net_pair *p)
 {
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_rx *rx = &p->rx;
 
 	while (rx->count > 0) {
-		virtq_unpop(rx_queue(n), chain_at(rx, --rx->count));
+		virtq_unpop(rx_queue(p), chain_at(rx, --rx->count));
 	}
 	rx->first = 0;
 	rx->head = rx->tail = 1;
@@ -154,10 +154,10 @@ static void window_put_back(struct virtio_net *n)
 
 /* --- a frame --- */
 
-static bool header_fits(const struct virtio_net *n, const struct virtio_net_hdr_v1 *h)
+static bool header_fits(const struct net_pair *p, const struct virtio_net_hdr_v1 *h)
 {
 	unsigned type = h->gso_type & ~(unsigned)VIRTIO_NET_HDR_GSO_ECN;
-	uint64_t on = n->guest_offloads;
+	uint64_t on = p->offloads;
 
 	if ((h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && !(on >> VIRTIO_NET_F_GUEST_CSUM & 1)) {
 		return false;
@@ -178,19 +178,19 @@ static bool header_fits(const struct virtio_net *n, const struct virtio_net_hdr_
 }
 
 /* What is in the buffers of the window but will not be given to the driver. */
-static void frame_dropped(struct virtio_net *n, size_t len)
+static void frame_dropped(struct net_pair *p, size_t len)
 {
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_rx *rx = &p->rx;
 
-	mem_dirty_iov(n->vd.vm->mem, rx->iov + rx->head, (int)(rx->tail - rx->head),
+	mem_dirty_iov(p->n->vd.vm->mem, rx->iov + rx->head, (int)(rx->tail - rx->head),
 		      MIN(len, rx->bytes));
 	rx->held = 0;
 }
 
 /* The frame's len bytes (header included) are in the window, the header in rx->hdr. */
-static void frame_push(struct virtio_net *n, size_t len)
+static void frame_push(struct net_pair *p, size_t len)
 {
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_rx *rx = &p->rx;
 	struct iov_cur front = iov_cur_init(rx->iov + rx->head, rx->tail - rx->head);
 	struct virtio_net_hdr_v1 h = rx->hdr;
 	unsigned used = 0;
@@ -199,7 +199,7 @@ static void frame_push(struct virtio_net *n, size_t len)
 	while (room < len) {
 		room += chain_at(rx, used++)->in_len;
 	}
-	if (!(n->guest_offloads >> VIRTIO_NET_F_GUEST_CSUM & 1)) {
+	if (!(p->offloads >> VIRTIO_NET_F_GUEST_CSUM & 1)) {
 		h = (struct virtio_net_hdr_v1){0}; /* 5.1.6.4.1: no hints either */
 	}
 	h.num_buffers = le16_of((uint16_t)used);
@@ -208,7 +208,7 @@ static void frame_push(struct virtio_net *n, size_t len)
 		struct virtq_chain *c = chain_at(rx, 0);
 		uint32_t part = (uint32_t)MIN(len, c->in_len);
 
-		virtq_push(rx_queue(n), c, part);
+		virtq_push(rx_queue(p), c, part);
 		len -= part;
 		rx->bytes -= c->in_len;
 		rx->head += c->n_in;
@@ -230,27 +230,27 @@ static void overflow_copy(struct net_rx *rx, size_t len, size_t at)
 }
 
 /* A frame of `len` bytes, of which those from `at` on are in the overflow; false: it waits. */
-static bool frame_place(struct virtio_net *n, size_t len, size_t at)
+static bool frame_place(struct net_pair *p, size_t len, size_t at)
 {
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_rx *rx = &p->rx;
 
 	if (len > at) {
-		if (!mergeable(n) && rx->bytes < len) {
+		if (!mergeable(p) && rx->bytes < len) {
 			/* 5.1.6.3.1: a driver has to have buffers for whole frames. */
-			log_guest(n->vd.name,
+			log_guest(p->n->vd.name,
 				  "a frame larger than the driver's buffer is dropped");
-			frame_dropped(n, len);
+			frame_dropped(p, len);
 			return true;
 		}
-		if (mergeable(n) && !window_fill(n, len, len)) {
-			bool all = window_full(n, len);
+		if (mergeable(p) && !window_fill(p, len, len)) {
+			bool all = window_full(p, len);
 
 			rx->held = len;
 			rx->spilled_at = at;
 			if (all) {
-				log_guest(n->vd.name,
+				log_guest(p->n->vd.name,
 					  "a frame larger than all buffers is dropped");
-				frame_dropped(n, len);
+				frame_dropped(p, len);
 				return true;
 			}
 			return false;
@@ -258,14 +258,14 @@ static bool frame_place(struct virtio_net *n, size_t len, size_t at)
 		overflow_copy(rx, len, at);
 	}
 	rx->held = 0;
-	frame_push(n, len);
+	frame_push(p, len);
 	return true;
 }
 
 /* Bytes, header included, or -errno. *at: where the overflow begins. */
-static ssize_t frame_read(struct virtio_net *n, size_t *at)
+static ssize_t frame_read(struct net_pair *p, size_t *at)
 {
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_rx *rx = &p->rx;
 	struct iovec saved[HDR], behind, *vec = rx->iov + rx->head;
 	unsigned cnt = MIN(rx->tail - rx->head, NET_VECS_MAX - 2), cut;
 	size_t room = rx->tail - rx->head <= cnt ? rx->bytes : iov_len(vec, cnt);
@@ -276,43 +276,42 @@ static ssize_t frame_read(struct virtio_net *n, size_t *at)
 	vec[cnt] = (struct iovec){rx->overflow, OVERFLOW_LEN};
 	cut = net_cut(vec, HDR, saved);
 	vec[-1] = (struct iovec){&rx->hdr, HDR};
-	r = n->port->ops->recv(n->port, vec - 1, cnt + 2);
+	r = p->port->ops->recv(p->port, vec - 1, cnt + 2);
 	net_uncut(vec, saved, cut);
 	vec[cnt] = behind;
 	return r;
 }
 
 /* One frame; false: nothing more for now. */
-static bool rx_one(struct virtio_net *n)
+static bool rx_one(struct net_pair *p)
 {
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_rx *rx = &p->rx;
 	size_t at;
 	ssize_t r;
 
-	if (!window_fill(n, HDR + (n->guest_offloads & TSO_BITS ? NET_FRAME_MAX : WANT_PLAIN),
-			 0)) {
-		port_on(n, false);
+	if (!window_fill(p, HDR + (p->offloads & TSO_BITS ? NET_FRAME_MAX : WANT_PLAIN), 0)) {
+		port_on(p, false);
 		return false;
 	}
-	r = frame_read(n, &at);
+	r = frame_read(p, &at);
 	if (r == -EAGAIN) {
 		return false;
 	}
 	if (r < 0 && r != -EMSGSIZE) {
-		log_guest(n->vd.name, "reading from %s fails, the card is deaf: %s",
-			  n->port->id, strerror((int)-r));
+		log_guest(p->n->vd.name, "reading from %s fails, the card is deaf: %s",
+			  p->port->id, strerror((int)-r));
 		rx->port_failed = true;
-		port_on(n, false);
+		port_on(p, false);
 		return false;
 	}
 	if (r < (ssize_t)(HDR + NET_FRAME_MIN) || (size_t)r == at + OVERFLOW_LEN ||
-	    !header_fits(n, &rx->hdr)) {
-		frame_dropped(n, r < 0 ? rx->bytes : (size_t)r);
+	    !header_fits(p, &rx->hdr)) {
+		frame_dropped(p, r < 0 ? rx->bytes : (size_t)r);
 		return true;
 	}
-	if (!frame_place(n, (size_t)r, at)) {
-		port_on(n, false);
-		loop_timer_arm(&rx->patience, loop_now_ns(n->loop) + PATIENCE_NS);
+	if (!frame_place(p, (size_t)r, at)) {
+		port_on(p, false);
+		loop_timer_arm(&rx->patience, loop_now_ns(p->loop) + PATIENCE_NS);
 		return false;
 	}
 	return true;
@@ -320,18 +319,18 @@ static bool rx_one(struct virtio_net *n)
 
 void net_rx_ready(void *opaque)
 {
-	struct virtio_net *n = opaque;
-	struct net_rx *rx = &n->pair[0].rx;
-	struct virtq *q = rx_queue(n);
+	struct net_pair *p = opaque;
+	struct net_rx *rx = &p->rx;
+	struct virtq *q = rx_queue(p);
 
-	if (atomic_load(&n->vd.broken)) {
-		port_on(n, false);
+	if (atomic_load(&p->n->vd.broken)) {
+		port_on(p, false);
 		return;
 	}
 	if (!virtq_running(q) || rx->held) {
 		return;
 	}
-	for (unsigned i = 0; i < BURST && rx_one(n); i++) {
+	for (unsigned i = 0; i < BURST && rx_one(p); i++) {
 	}
 	virtq_notify(q);
 }
@@ -340,64 +339,74 @@ void net_rx_ready(void *opaque)
 
 static void patience_over(void *opaque)
 {
-	struct virtio_net *n = opaque;
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_pair *p = opaque;
+	struct net_rx *rx = &p->rx;
 
 	if (rx->held) {
-		log_debug(n->vd.name, "no buffers for a frame of %zu bytes; it is dropped",
+		log_debug(p->n->vd.name, "no buffers for a frame of %zu bytes; it is dropped",
 			  rx->held - HDR);
-		frame_dropped(n, rx->held);
-		port_on(n, true);
+		frame_dropped(p, rx->held);
+		port_on(p, true);
 	}
 }
 
 void net_rx_kick(struct virtq *q)
 {
-	struct virtio_net *n = net_of(q->vd);
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_pair *p = net_pair_of(q);
+	struct net_rx *rx = &p->rx;
 
-	if (atomic_load(&n->vd.broken)) {
+	if (atomic_load(&p->n->vd.broken)) {
 		return;
 	}
 	if (rx->held) {
-		if (!frame_place(n, rx->held, rx->spilled_at)) {
+		if (!frame_place(p, rx->held, rx->spilled_at)) {
 			return;
 		}
 		loop_timer_disarm(&rx->patience);
 		virtq_notify(q);
 	}
 	virtq_kicks_off(q); /* until we are dry again */
-	port_on(n, true);
+	port_on(p, true);
 }
 
 /* --- life --- */
 
+void net_rx_active(struct net_pair *p)
+{
+	if (virtq_running(rx_queue(p)) && !p->rx.held) {
+		virtq_kicks_off(rx_queue(p)); /* as after a kick: until we are dry */
+		port_on(p, true);
+	} else if (!p->active) {
+		port_on(p, false);
+	}
+}
+
 void net_rx_start(struct virtq *q)
 {
-	struct virtio_net *n = net_of(q->vd);
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_pair *p = net_pair_of(q);
+	struct net_rx *rx = &p->rx;
 
 	rx->port_failed = false;
-	loop_timer_init(q->loop, &rx->patience, patience_over, n);
+	loop_timer_init(q->loop, &rx->patience, patience_over, p);
 }
 
 void net_rx_stop(struct virtq *q)
 {
-	struct virtio_net *n = net_of(q->vd);
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_pair *p = net_pair_of(q);
+	struct net_rx *rx = &p->rx;
 
-	port_on(n, false);
+	port_on(p, false);
 	loop_timer_disarm(&rx->patience);
 	if (rx->held) {
-		frame_dropped(n, rx->held);
+		frame_dropped(p, rx->held);
 	}
-	window_put_back(n);
+	window_put_back(p);
 	virtq_stopped(q);
 }
 
-int net_rx_init(struct virtio_net *n, uint16_t queue_size)
+int net_rx_init(struct net_pair *p, uint16_t queue_size)
 {
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_rx *rx = &p->rx;
 
 	rx->chain_mask = queue_size - 1u;
 	rx->head = rx->tail = 1;
@@ -407,9 +416,9 @@ int net_rx_init(struct virtio_net *n, uint16_t queue_size)
 	return rx->chain && rx->iov && rx->overflow ? 0 : -ENOMEM;
 }
 
-void net_rx_fini(struct virtio_net *n)
+void net_rx_fini(struct net_pair *p)
 {
-	struct net_rx *rx = &n->pair[0].rx;
+	struct net_rx *rx = &p->rx;
 
 	free(rx->chain);
 	free(rx->iov);

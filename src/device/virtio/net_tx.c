@@ -99,8 +99,9 @@ const char *net_tx_header_check(const struct virtio_dev *vd, struct virtio_net_h
 }
 
 /* 0: the chain is done with (sent or dropped); -EAGAIN: no room. */
-static int frame_send(struct virtio_net *n, struct virtq_chain *c)
+static int frame_send(struct net_pair *p, struct virtq_chain *c)
 {
+	struct virtio_dev *vd = &p->n->vd;
 	struct virtio_net_hdr_v1 h;
 	struct iovec saved[HDR], *iov = c->iov;
 	struct iov_cur cur = iov_cur_init(iov, c->n_out);
@@ -109,16 +110,16 @@ static int frame_send(struct virtio_net *n, struct virtq_chain *c)
 	ssize_t sent;
 
 	iov_cur_read(&cur, &h, sizeof(h));
-	bad = net_tx_header_check(&n->vd, &h, c->out_len - sizeof(h));
+	bad = net_tx_header_check(vd, &h, c->out_len - sizeof(h));
 	if (bad) {
-		log_guest(n->vd.name, "frame dropped: %s", bad);
+		log_guest(vd->name, "frame dropped: %s", bad);
 		return 0;
 	}
 	cut = net_cut(iov, sizeof(h), saved);
 	skip = iov[cut - 1].iov_len ? cut - 1 : cut;
 	cnt = c->n_out - skip + 1;
 	if (cnt > NET_VECS_MAX) {
-		log_guest(n->vd.name, "frame dropped: it is in more than %u pieces",
+		log_guest(vd->name, "frame dropped: it is in more than %u pieces",
 			  NET_VECS_MAX - 1);
 		net_uncut(iov, saved, cut);
 		return 0;
@@ -126,7 +127,7 @@ static int frame_send(struct virtio_net *n, struct virtq_chain *c)
 	/* The entry in front of the frame: the one behind what was cut, or iov[-1]. */
 	iov += (int)skip - 1;
 	*iov = (struct iovec){&h, sizeof(h)};
-	sent = n->port->ops->send(n->port, iov, cnt);
+	sent = p->port->ops->send(p->port, iov, cnt);
 	net_uncut(c->iov, saved, cut);
 	if (sent == -EAGAIN) {
 		return -EAGAIN;
@@ -135,24 +136,24 @@ static int frame_send(struct virtio_net *n, struct virtq_chain *c)
 }
 
 /* One frame. 1: go on, 0: nothing to do or no room. */
-static int tx_one(struct virtio_net *n, struct virtq *q)
+static int tx_one(struct net_pair *p, struct virtq *q)
 {
-	struct net_tx *tx = &n->pair[0].tx;
+	struct net_tx *tx = &p->tx;
 	struct virtq_chain c;
 
 	if (virtq_pop(q, &c, tx->iov + 1, VIRTQ_MAX_SEGS) <= 0) {
 		return 0;
 	}
 	if (c.n_in || c.out_len <= HDR) {
-		virtio_broken(&n->vd, c.n_in ? "transmit buffer to be written to"
-					     : "transmit buffer without a frame");
+		virtio_broken(q->vd, c.n_in ? "transmit buffer to be written to"
+					    : "transmit buffer without a frame");
 		virtq_unpop(q, &c);
 		return 0;
 	}
-	if (frame_send(n, &c) == -EAGAIN) {
+	if (frame_send(p, &c) == -EAGAIN) {
 		virtq_unpop(q, &c);
 		tx->blocked = true;
-		n->port->ops->tx_poll(n->port, true);
+		p->port->ops->tx_poll(p->port, true);
 		return 0;
 	}
 	virtq_push(q, &c, 0);
@@ -161,8 +162,8 @@ static int tx_one(struct virtio_net *n, struct virtq *q)
 
 void net_tx_kick(struct virtq *q)
 {
-	struct virtio_net *n = net_of(q->vd);
-	struct net_tx *tx = &n->pair[0].tx;
+	struct net_pair *p = net_pair_of(q);
+	struct net_tx *tx = &p->tx;
 	unsigned sent = 0;
 
 	if (tx->blocked) {
@@ -170,7 +171,7 @@ void net_tx_kick(struct virtq *q)
 	}
 	do {
 		virtq_kicks_off(q);
-		while (sent < BURST && tx_one(n, q)) {
+		while (sent < BURST && tx_one(p, q)) {
 			sent++;
 		}
 		virtq_notify(q);
@@ -186,38 +187,38 @@ void net_tx_kick(struct virtq *q)
 
 void net_tx_ready(void *opaque)
 {
-	struct virtio_net *n = opaque;
-	struct net_tx *tx = &n->pair[0].tx;
+	struct net_pair *p = opaque;
+	struct net_tx *tx = &p->tx;
 
 	if (!tx->blocked) {
 		return;
 	}
 	tx->blocked = false;
-	n->port->ops->tx_poll(n->port, false);
-	net_tx_kick(&n->vd.queue[NET_Q_TX]);
+	p->port->ops->tx_poll(p->port, false);
+	net_tx_kick(&p->n->vd.queue[2 * p->index + NET_Q_TX]);
 }
 
 void net_tx_stop(struct virtq *q)
 {
-	struct virtio_net *n = net_of(q->vd);
-	struct net_tx *tx = &n->pair[0].tx;
+	struct net_pair *p = net_pair_of(q);
+	struct net_tx *tx = &p->tx;
 
 	if (tx->blocked) {
 		tx->blocked = false;
-		n->port->ops->tx_poll(n->port, false);
+		p->port->ops->tx_poll(p->port, false);
 	}
 	virtq_stopped(q);
 }
 
-int net_tx_init(struct virtio_net *n)
+int net_tx_init(struct net_pair *p)
 {
-	struct net_tx *tx = &n->pair[0].tx;
+	struct net_tx *tx = &p->tx;
 
 	tx->iov = calloc(1 + VIRTQ_MAX_SEGS, sizeof(*tx->iov));
 	return tx->iov ? 0 : -ENOMEM;
 }
 
-void net_tx_fini(struct virtio_net *n)
+void net_tx_fini(struct net_pair *p)
 {
-	free(n->pair[0].tx.iov);
+	free(p->tx.iov);
 }

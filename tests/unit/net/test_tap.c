@@ -300,6 +300,94 @@ static void test_descriptor(void **state)
 	(void)state;
 }
 
+static int tun_open(const char *name, int flags)
+{
+	struct ifreq ifr = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | flags)};
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+
+	strcpy(ifr.ifr_name, name);
+	assert_int_equal(ioctl(fd, TUNSETIFF, &ifr), 0);
+	return fd;
+}
+
+/* Queues of one interface: one is attached, the others when they are asked for. */
+static void queues_use(struct rig *r)
+{
+	struct virtio_net_hdr_v1 h = {0};
+	uint8_t f[200], back[300];
+	struct iovec iov[] = {{&h, sizeof(h)}, {f, sizeof(f)}};
+	struct net_port *p = r->p;
+
+	assert_int_equal(p->nmore, 2);
+	frame_make(f, sizeof(f));
+	for (unsigned i = 1; i < 3; i++) {
+		struct net_port *q = net_port_queue(p, i);
+		ssize_t n = -1;
+
+		assert_string_equal(q->id, "n0");
+		assert_int_equal(q->ops->set_active(q, false), -EINVAL); /* it is not */
+		assert_int_equal(q->ops->set_active(q, true), 0);
+		assert_int_equal(q->ops->set_active(q, true), -EINVAL);
+		assert_int_equal(q->ops->send(q, iov, 2), sizeof(f) + sizeof(h));
+		for (int k = 0; k < 200 && n < 0; k++) {
+			n = recv(r->raw, back, sizeof(back), 0);
+			usleep(n < 0 ? 1000 : 0);
+		}
+		assert_int_equal(n, sizeof(f));
+		assert_int_equal(q->ops->set_active(q, false), 0);
+	}
+	/* what comes from the host is for the one that is left, whatever it is */
+	p->ops->rx_enable(p, true);
+	for (unsigned i = 0; i < 8; i++) {
+		r->got = 0;
+		f[11] = (uint8_t)i;
+		assert_int_equal(send(r->raw, f, sizeof(f), 0), sizeof(f));
+		run(r);
+		assert_int_equal(r->got, sizeof(f) + sizeof(h));
+	}
+}
+
+static void test_queues(void **state)
+{
+	struct err err = {.msg = ""};
+	struct net_port *p;
+	char options[64];
+	int fd[3], one;
+	struct rig r;
+
+	NEEDS_TAP();
+	rig_init(&r, "tap,id=n0,ifname=nt0,queues=3");
+	queues_use(&r);
+	assert_int_equal(tap_open("tap,id=n1,ifname=nt0", &p, &err), -EINVAL);
+	rig_fini(&r);
+	for (unsigned i = 0; i < 3; i++) {
+		fd[i] = tun_open("nt0", IFF_MULTI_QUEUE);
+	}
+	snprintf(options, sizeof(options), "tap,id=n0,fds=%d:%d:%d", fd[0], fd[1], fd[2]);
+	rig_init(&r, options);
+	for (unsigned i = 0; i < 3; i++) {
+		close(fd[i]);
+	}
+	queues_use(&r);
+	rig_fini(&r);
+	/* two interfaces */
+	fd[0] = tun_open("nt0", IFF_MULTI_QUEUE);
+	fd[1] = tun_open("nt1", IFF_MULTI_QUEUE);
+	snprintf(options, sizeof(options), "tap,id=n0,fds=%d:%d", fd[0], fd[1]);
+	assert_int_equal(tap_open(options, &p, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "same interface"));
+	/* one of one queue, by name and as a descriptor */
+	one = tun_open("nt2", 0);
+	assert_int_equal(tap_open("tap,id=n0,ifname=nt2,queues=2", &p, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "multi_queue"));
+	snprintf(options, sizeof(options), "tap,id=n0,fds=%d:%d", one, one);
+	assert_int_equal(tap_open(options, &p, &err), -EINVAL);
+	close(fd[0]);
+	close(fd[1]);
+	close(one);
+	(void)state;
+}
+
 static void test_refusals(void **state)
 {
 	static const struct {
@@ -309,12 +397,17 @@ static void test_refusals(void **state)
 		{"id=n0", "''"},
 		{"tap,ifname=x", "id"},
 		{"tap,id=n0", "ifname"},
-		{"tap,id=n0,ifname=x,fd=3", "either"},
+		{"tap,id=n0,ifname=x,fd=3", "one of"},
+		{"tap,id=n0,fd=3,fds=4:5", "one of"},
+		{"tap,id=n0,fds=4:5,queues=2", "queues=2"},
+		{"tap,id=n0,fds=998:999", "fd=998"},
+		{"tap,id=n0,fds=", "fd="},
 		{"tap,id=n0,ifname=x,script=/etc/up", "script=/etc/up"},
 		{"tap,id=n0,ifname=x,downscript=/etc/down", "downscript=/etc/down"},
 		{"tap,id=n0,ifname=x,vhost=on", "vhost"},
 		{"tap,id=n0,ifname=x,vnet_hdr=off", "vnet_hdr"},
-		{"tap,id=n0,ifname=x,queues=4", "queues"},
+		{"tap,id=n0,ifname=x,queues=0", "queues"},
+		{"tap,id=n0,ifname=x,queues=65", "queues"},
 		{"tap,id=n0,ifname=x,colour=red", "colour"},
 		{"tap,id=n0,ifname=sixteencharacters", "sixteencharacters"},
 		{"tap,id=n0,fd=999", "fd=999"},
@@ -339,7 +432,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_refusals),   cmocka_unit_test(test_both_ways),
 		cmocka_unit_test(test_offloads),   cmocka_unit_test(test_interface_deleted),
-		cmocka_unit_test(test_descriptor),
+		cmocka_unit_test(test_descriptor), cmocka_unit_test(test_queues),
 	};
 
 	namespace_enter();
