@@ -22,7 +22,7 @@
 
 #include "base/util.h"
 
-#define OPTS_MAX 64
+#define OPTS_MAX 256
 
 /* ---- numbers ---- */
 

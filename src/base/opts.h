@@ -23,7 +23,7 @@ struct opts {
 };
 
 /* Parses text; first_key may be NULL (then a first bare word is a boolean like any other).
- * At most 64 keys, a key given twice is an error (-EINVAL). opts_fini() frees. */
+ * At most 256 keys, a key given twice is an error (-EINVAL). opts_fini() frees. */
 int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
 	       struct err *err);
 /* Adds a pair, copies both (JSON objects become opts this way). The list starts as

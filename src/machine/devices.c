@@ -19,6 +19,7 @@
 #include "device/virtio/net.h"
 #include "device/virtio/rng.h"
 #include "machine/machine_int.h"
+#include "machine/vq_map.h"
 #include "net/net.h"
 #include "pci/host.h"
 #include "virtio/transport/pci.h"
@@ -28,14 +29,14 @@ struct props {
 	char *driver, *id, *bus, *addr;
 	bool multifunction;
 	/* virtio over PCI */
-	bool disable_legacy, disable_modern;
+	bool disable_legacy, disable_modern, packed;
 	uint32_t vectors;
 	/* back ends */
 	char *drive, *serial, *netdev, *mac, *rng, *chardev, *name, *iothread;
 	uint16_t queue_size, rx_queue_size, tx_queue_size, num_queues, mtu;
 	uint64_t max_bytes;
 	uint32_t period;
-	bool csum, guest_csum, gso, guest_tso, mrg_rxbuf;
+	bool mq, csum, guest_csum, gso, guest_tso, mrg_rxbuf;
 	uint32_t max_ports, nr;
 	/* root port */
 	uint16_t slot, chassis;
@@ -49,7 +50,8 @@ struct props {
 #define VIRTIO_PROPS \
 	PCI_PROPS, {"disable-legacy", OPT_BOOL, P(disable_legacy), .def = "on"}, \
 	{"disable-modern", OPT_BOOL, P(disable_modern), .def = "off"}, \
-	{"vectors", OPT_U32, P(vectors), 0, 256, .def = "0"}
+	{"vectors", OPT_U32, P(vectors), 1, 256}, \
+	{"packed", OPT_BOOL, P(packed), .def = "off"}
 
 static const struct opt_desc props_blk[] = {
 	VIRTIO_PROPS,
@@ -57,7 +59,7 @@ static const struct opt_desc props_blk[] = {
 	{"serial", OPT_STR, P(serial)},
 	{"iothread", OPT_STR, P(iothread)},
 	{"queue-size", OPT_U16, P(queue_size), 2, VIRTQ_MAX_SIZE, .def = "256"},
-	{"num-queues", OPT_U16, P(num_queues), 1, 1, .def = "1"},
+	{"num-queues", OPT_U16, P(num_queues), 1, VIRTIO_MAX_QUEUES}, /* as many as vCPUs */
 	{NULL},
 };
 static const struct opt_desc props_net[] = {
@@ -65,6 +67,7 @@ static const struct opt_desc props_net[] = {
 	{"netdev", OPT_STR, P(netdev), .required = true},
 	{"mac", OPT_STR, P(mac)},
 	{"iothread", OPT_STR, P(iothread)},
+	{"mq", OPT_BOOL, P(mq), .def = "off"},
 	{"rx_queue_size", OPT_U16, P(rx_queue_size), 16, VIRTQ_MAX_SIZE, .def = "256"},
 	{"tx_queue_size", OPT_U16, P(tx_queue_size), 16, VIRTQ_MAX_SIZE, .def = "256"},
 	{"host_mtu", OPT_U16, P(mtu), 68, 65535},
@@ -109,6 +112,7 @@ static const struct opt_desc props_root_port[] = {
 struct making {
 	struct machine *m;
 	const struct props *p;
+	struct vq_map map; /* iothread-vq-mapping */
 	const char *id;
 	struct pci_bus *bus;
 	int devfn;
@@ -136,6 +140,9 @@ static int put_on_bus(struct making *k, struct virtio_dev *vd)
 	};
 	struct device *d;
 
+	if (k->p->packed) {
+		virtio_offer_packed(vd);
+	}
 	return virtio_pci_new(&k->m->vm, vd, &c, &d, k->err);
 }
 
@@ -145,14 +152,34 @@ static int find_loop(struct making *k, struct loop **out)
 	if (!k->p->iothread) {
 		return 0;
 	}
+	if (k->map.count) {
+		return fail(k, EINVAL, "iothread= and iothread-vq-mapping exclude each other");
+	}
 	*out = backends_io(&k->m->be, k->p->iothread);
 	return *out ? 0 : fail(k, ENOENT, "there is no -object iothread,id=%s", k->p->iothread);
+}
+
+/* The loops of n queues, or pairs of queues, from iothread-vq-mapping; *out NULL without. */
+static int find_loops(struct making *k, struct loop *loops[VIRTIO_MAX_QUEUES], unsigned n,
+		      bool pairs, struct loop *const **out)
+{
+	struct err why = {0};
+	int ret = vq_map_loops(&k->map, &k->m->be, n, pairs, loops, &why);
+
+	*out = k->map.count ? loops : NULL;
+	return ret ? fail(k, -ret, "%s", why.msg) : 0;
 }
 
 static int make_blk(struct making *k)
 {
 	struct named_blk *b = backends_blk(&k->m->be, k->p->drive);
-	struct virtio_blk_config c = {.queue_size = k->p->queue_size};
+	struct virtio_blk_config c = {
+		.queue_size = k->p->queue_size,
+		.num_queues = k->p->num_queues
+				      ? k->p->num_queues
+				      : (uint16_t)MIN(k->m->cfg->cpus, VIRTIO_MAX_QUEUES),
+	};
+	struct loop *loops[VIRTIO_MAX_QUEUES];
 	struct virtio_dev *vd;
 	int ret;
 
@@ -164,6 +191,9 @@ static int make_blk(struct making *k)
 		return fail(k, EBUSY, "drive=%s is used by another device already", k->p->drive);
 	}
 	ret = find_loop(k, &c.loop);
+	if (!ret) {
+		ret = find_loops(k, loops, c.num_queues, false, &c.queue_loop);
+	}
 	if (ret) {
 		return ret;
 	}
@@ -194,7 +224,9 @@ static int make_net(struct making *k)
 		.rx_queue_size = k->p->rx_queue_size, .tx_queue_size = k->p->tx_queue_size,
 		.mtu = k->p->mtu, .csum = k->p->csum, .guest_csum = k->p->guest_csum,
 		.gso = k->p->gso, .guest_tso = k->p->guest_tso, .mrg_rxbuf = k->p->mrg_rxbuf,
+		.mq = k->p->mq,
 	};
+	struct loop *loops[VIRTIO_MAX_QUEUES];
 	struct virtio_dev *vd;
 	int ret;
 
@@ -210,6 +242,11 @@ static int make_net(struct making *k)
 	}
 	c.mac_set = k->p->mac != NULL;
 	ret = find_loop(k, &c.loop);
+	if (!ret) {
+		unsigned pairs = c.mq ? MIN(port->nmore + 1, VIRTIO_MAX_QUEUES) : 1;
+
+		ret = find_loops(k, loops, pairs, true, &c.pair_loop);
+	}
 	if (!ret) {
 		ret = virtio_net_new(&k->m->vm, port, &c, k->id, &vd, k->err);
 	}
@@ -314,13 +351,14 @@ static const struct device_class {
 	const struct opt_desc *props;
 	int (*make)(struct making *k);
 	const char *doc;
+	bool mapping; /* iothread-vq-mapping */
 } classes[] = {
 	{"pcie-root-port", NULL, PASS_PORTS, props_root_port, make_root_port,
 	 "PCI Express root port with one slot"},
 	{"virtio-blk-pci", "virtio-blk-pci-non-transitional", PASS_FUNCTIONS, props_blk, make_blk,
-	 "disk"},
+	 "disk", .mapping = true},
 	{"virtio-net-pci", "virtio-net-pci-non-transitional", PASS_FUNCTIONS, props_net, make_net,
-	 "network card"},
+	 "network card", .mapping = true},
 	{"virtio-rng-pci", "virtio-rng-pci-non-transitional", PASS_FUNCTIONS, props_rng, make_rng,
 	 "random numbers"},
 	{"virtio-serial-pci", "virtio-serial-pci-non-transitional", PASS_FUNCTIONS, props_serial,
@@ -383,7 +421,10 @@ static int make_device(struct machine *m, const struct device_class *c, struct o
 	char id[64];
 	int ret;
 
-	ret = opts_read(o, c->props, &p, err);
+	ret = c->mapping ? vq_map_take(&k.map, o, err) : 0;
+	if (!ret) {
+		ret = opts_read(o, c->props, &p, err);
+	}
 	if (ret) {
 		err_prefix(err, "-device %s", c->name);
 		goto free_props;
