@@ -10,12 +10,13 @@ def ip(*args):
 class TapNet:
 	"""Namespace NAME with taps tap0, tap1, … that have 10.77.N.1/24."""
 
-	def __init__(self, name, taps=1):
+	def __init__(self, name, taps=1, multi_queue=False):
 		self.name = f"{name}{os.getpid() % 10000}"
 		ip("netns", "add", self.name)
 		ip("-n", self.name, "link", "set", "lo", "up")
 		for n in range(taps):
-			ip("-n", self.name, "tuntap", "add", "mode", "tap", "vnet_hdr", "name", f"tap{n}")
+			ip("-n", self.name, "tuntap", "add", "mode", "tap", "vnet_hdr",
+			   *(["multi_queue"] if multi_queue else []), "name", f"tap{n}")
 			ip("-n", self.name, "addr", "add", f"10.77.{n}.1/24", "dev", f"tap{n}")
 			ip("-n", self.name, "link", "set", f"tap{n}", "up")
 		self.servers = []
