@@ -130,6 +130,82 @@ struct acpi_mcfg_allocation {
 	le32 reserved;
 };
 
+struct acpi_srat_lapic { /* 5.2.16.1 */
+	uint8_t type, length;
+	uint8_t domain_low;
+	uint8_t apic_id;
+	le32 flags;
+	uint8_t sapic_eid;
+	uint8_t domain_high[3];
+	le32 clock_domain;
+};
+_Static_assert(sizeof(struct acpi_srat_lapic) == 16, "5.2.16.1");
+struct acpi_srat_memory { /* 5.2.16.2 */
+	uint8_t type, length;
+	le32 domain;
+	uint8_t reserved0[2];
+	le64 base, size;
+	le32 reserved1;
+	le32 flags;
+	le64 reserved2;
+} __attribute__((packed));
+_Static_assert(sizeof(struct acpi_srat_memory) == 40, "5.2.16.2");
+struct acpi_srat_x2apic { /* 5.2.16.3 */
+	uint8_t type, length;
+	le16 reserved0;
+	le32 domain;
+	le32 x2apic_id;
+	le32 flags;
+	le32 clock_domain;
+	le32 reserved1;
+};
+_Static_assert(sizeof(struct acpi_srat_x2apic) == 24, "5.2.16.3");
+#define ACPI_SRAT_LAPIC	  0
+#define ACPI_SRAT_MEMORY  1
+#define ACPI_SRAT_X2APIC  2
+#define ACPI_SRAT_ENABLED (1u << 0)
+
+#define ACPI_SLIT_LOCAL	      10 /* 5.2.17 */
+#define ACPI_SLIT_UNREACHABLE 255
+
+struct acpi_hmat_domain { /* 5.2.28.3, memory proximity domain attributes */
+	le16 type, reserved0;
+	le32 length;
+	le16 flags, reserved1;
+	le32 initiator, memory;
+	le32 reserved2;
+	le64 reserved3[2];
+} __attribute__((packed));
+_Static_assert(sizeof(struct acpi_hmat_domain) == 40, "5.2.28.3");
+struct acpi_hmat_lb_header { /* 5.2.28.4, system locality latency and bandwidth */
+	le16 type, reserved0;
+	le32 length;
+	uint8_t flags; /* the memory hierarchy in bits 0-3 */
+	uint8_t data_type;
+	uint8_t min_transfer;
+	uint8_t reserved1;
+	le32 initiators, targets;
+	le32 reserved2;
+	le64 unit; /* ps, MB/s */
+} __attribute__((packed));
+_Static_assert(sizeof(struct acpi_hmat_lb_header) == 32, "5.2.28.4");
+struct acpi_hmat_cache_info { /* 5.2.28.5, memory side cache */
+	le16 type, reserved0;
+	le32 length;
+	le32 memory;
+	le32 reserved1;
+	le64 size;
+	le32 attributes; /* levels, level, associativity, policy, line size */
+	le16 reserved2;
+	le16 smbios_handles;
+} __attribute__((packed));
+_Static_assert(sizeof(struct acpi_hmat_cache_info) == 32, "5.2.28.5");
+#define ACPI_HMAT_DOMAIN	  0
+#define ACPI_HMAT_LB		  1
+#define ACPI_HMAT_CACHE		  2
+#define ACPI_HMAT_INITIATOR_VALID (1u << 0)
+#define ACPI_HMAT_MAX_ENTRY	  0xfffeu /* 0xffff: unreachable, 0: not said */
+
 struct acpi_rsdp { /* 5.2.5.3 */
 	char signature[8];
 	uint8_t checksum; /* of the first 20 bytes */

@@ -44,6 +44,24 @@ int parse_u64(const char *text, uint64_t *out)
 	return 0;
 }
 
+int parse_range(const char *text, uint64_t max, uint64_t *first, uint64_t *last)
+{
+	const char *dash = strchr(text, '-');
+	char head[24];
+
+	size_t n = dash ? (size_t)(dash - text) : strlen(text);
+
+	if (n >= sizeof(head)) {
+		return -EINVAL;
+	}
+	memcpy(head, text, n);
+	head[n] = '\0';
+	if (parse_u64(head, first) || parse_u64(dash ? dash + 1 : head, last)) {
+		return -EINVAL;
+	}
+	return *first > *last || *last > max ? -EINVAL : 0;
+}
+
 int parse_bool(const char *text, bool *out)
 {
 	static const char *const words[][2] = {
@@ -228,10 +246,24 @@ static char *opts_value(const char **text)
 	return value;
 }
 
+static char *list_key(const char *list, unsigned i)
+{
+	char *key;
+
+	return asprintf(&key, "%s.%u", list, i) < 0 ? NULL : key;
+}
+
 int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
 	       struct err *err)
 {
+	return opts_parse_list(o, what, text, first_key, NULL, err);
+}
+
+int opts_parse_list(struct opts *o, const char *what, const char *text, const char *first_key,
+		    const char *list, struct err *err)
+{
 	const char *p = text;
+	unsigned items = 0;
 	int r;
 
 	*o = (struct opts){.what = what};
@@ -240,7 +272,11 @@ int opts_parse(struct opts *o, const char *what, const char *text, const char *f
 		char *key, *value;
 
 		if (p[n] == '=') {
-			key = strndup(p, n);
+			if (list && strlen(list) == n && !strncmp(p, list, n)) {
+				key = list_key(list, items++);
+			} else {
+				key = strndup(p, n);
+			}
 			p += n + 1;
 			value = opts_value(&p);
 		} else if (p == text && first_key) {
@@ -280,6 +316,14 @@ const char *opts_get(struct opts *o, const char *key)
 	}
 	opt->used = true;
 	return opt->value;
+}
+
+const char *opts_get_item(struct opts *o, const char *list, unsigned i)
+{
+	char key[64];
+
+	snprintf(key, sizeof(key), "%s.%u", list, i);
+	return opts_get(o, key);
 }
 
 static const struct opt *opts_first_unused(const struct opts *o)

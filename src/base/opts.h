@@ -26,12 +26,18 @@ struct opts {
  * At most 256 keys, a key given twice is an error (-EINVAL). opts_fini() frees. */
 int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
 	       struct err *err);
+/* The same, where `list` may be given several times: its values become list.0, list.1, …, as
+ * the members of a JSON array do. */
+int opts_parse_list(struct opts *o, const char *what, const char *text, const char *first_key,
+		    const char *list, struct err *err);
 /* Adds a pair, copies both (JSON objects become opts this way). The list starts as
  * (struct opts){.what = …}. -EINVAL as above, -ENOMEM; what was there before stays. */
 int opts_add(struct opts *o, const char *key, const char *value, struct err *err);
 void opts_fini(struct opts *o);
 /* NULL if absent; marks it used. The string lives as long as o. */
 const char *opts_get(struct opts *o, const char *key);
+/* The i-th value of a list, NULL past its end; marks it used. */
+const char *opts_get_item(struct opts *o, const char *list, unsigned i);
 /* -EINVAL naming the first key that nothing asked for. */
 int opts_check_used(const struct opts *o, struct err *err);
 
@@ -66,5 +72,7 @@ void opts_free_struct(const struct opt_desc *descs, void *obj);
 int parse_size(const char *text, char def_unit, uint64_t *out);
 int parse_u64(const char *text, uint64_t *out);
 int parse_bool(const char *text, bool *out);
+/* "3" or "3-5", both ends inclusive and at most max. 0 or -EINVAL. */
+int parse_range(const char *text, uint64_t max, uint64_t *first, uint64_t *last);
 
 #endif

@@ -13,7 +13,7 @@
 struct cli {
 	struct vm_config *cfg;
 	bool no_user_config;
-	bool have_ram, have_smp;
+	bool have_smp;
 	uint64_t smp_cpus, smp_max, smp_sockets, smp_dies, smp_cores, smp_threads;
 	bool done;
 };
@@ -37,7 +37,10 @@ cli_setter cli_set_flag, cli_set_string, cli_set_item, cli_set_serial, cli_set_q
 	cli_set_name, cli_set_uuid, cli_set_sandbox, cli_set_rtc, cli_set_only, cli_set_boot,
 	cli_set_no_user_config;
 /* cli_machine.c */
-cli_setter cli_set_machine, cli_set_accel, cli_set_kvm, cli_set_m, cli_set_smp;
+cli_setter cli_set_machine, cli_set_accel, cli_set_kvm, cli_set_smp;
+/* cli_memory.c */
+cli_setter cli_set_m, cli_set_overcommit;
+int cli_machine_memory(struct cli *c, struct opts *opts, struct err *err); /* keys of -machine */
 
 /* When all options are there: fills cfg->cpus and the topology. */
 int cli_smp_finish(struct cli *c, struct err *err);

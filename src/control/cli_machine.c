@@ -1,5 +1,5 @@
 /*
- * -machine, -accel, -m and -smp: what is merged from several options and checked at the end.
+ * -machine, -accel and -smp: what is merged from several options and checked at the end.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -8,8 +8,6 @@
 
 #include "base/util.h"
 #include "control/cli_int.h"
-
-#define MAX_RAM (UINT64_C(1) << 46)
 
 static int machine_type_set(struct vm_config *cfg, const char *name, struct err *err)
 {
@@ -88,6 +86,7 @@ int cli_set_machine(struct cli *c, const struct cli_option *o, const char *arg, 
 	if (!ret && v) {
 		ret = accel_check("-machine accel", v, err);
 	}
+	ret = ret ? ret : cli_machine_memory(c, &opts, err);
 	for (size_t i = 0; !ret && i < ARRAY_SIZE(machine_fixed); i++) {
 		bool have, want;
 
@@ -118,41 +117,6 @@ int cli_set_accel(struct cli *c, const struct cli_option *o, const char *arg, st
 int cli_set_kvm(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)
 {
 	return 0; /* -enable-kvm: there is nothing else */
-}
-
-int cli_set_m(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)
-{
-	struct opts opts;
-	const char *v;
-	uint64_t size = 0;
-	int ret = opts_parse(&opts, "-m", arg, "size", err);
-
-	if (ret) {
-		return ret;
-	}
-	v = opts_get(&opts, "size");
-	if (v && (parse_size(v, 'M', &size) || !size)) {
-		ret = err_set(err, EINVAL, "-m: '%s' is not a memory size; write for example 2G", v);
-	}
-	for (const char *const *k = (const char *const[]){"slots", "maxmem", NULL}; !ret && *k; k++) {
-		if (opts_get(&opts, *k)) {
-			ret = err_set(err, EINVAL, "-m: %s is for memory hotplug, which this version "
-				      "does not have; leave it out", *k);
-		}
-	}
-	if (!ret) {
-		ret = opts_check_used(&opts, err);
-	}
-	opts_fini(&opts);
-	if (ret || !v) {
-		return ret;
-	}
-	if (size % (4 * KiB) || size < 16 * MiB || size > MAX_RAM) {
-		return err_set(err, EINVAL, "-m: %s is not possible; the size is a multiple of 4 KiB "
-			       "from 16 MiB to 64 TiB", arg);
-	}
-	c->cfg->ram = size;
-	return 0;
 }
 
 int cli_set_smp(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)

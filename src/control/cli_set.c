@@ -57,28 +57,32 @@ int cli_set_string(struct cli *c, const struct cli_option *o, const char *arg, s
 	return 0;
 }
 
-static const char *first_key(const char *name)
-{
-	static const struct {
-		const char *option, *key;
-	} keys[] = {
-		{"device", "driver"}, {"netdev", "type"},      {"chardev", "backend"},
-		{"object", "qom-type"}, {"drive", NULL},       {"blockdev", NULL},
-		{"fw_cfg", "name"},
-	};
+/* What a first word without "=" stands for, and the key that may be given several times. */
+static const struct item_keys {
+	const char *option, *first, *list;
+} item_keys[] = {
+	{"device", "driver", NULL},	    {"netdev", "type", NULL},
+	{"chardev", "backend", NULL},	    {"object", "qom-type", "host-nodes"},
+	{"drive", NULL, NULL},		    {"blockdev", NULL, NULL},
+	{"fw_cfg", "name", NULL},	    {"numa", "type", "cpus"},
+};
 
-	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-		if (!strcmp(keys[i].option, name)) {
-			return keys[i].key;
+static const struct item_keys *keys_of(const char *name)
+{
+	static const struct item_keys none;
+
+	for (size_t i = 0; i < ARRAY_SIZE(item_keys); i++) {
+		if (!strcmp(item_keys[i].option, name)) {
+			return &item_keys[i];
 		}
 	}
-	return NULL;
+	return &none;
 }
 
 int cli_set_item(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)
 {
 	static const char *const what[] = {"-device", "-netdev", "-chardev", "-object",
-					   "-drive", "-blockdev", "-fw_cfg"};
+					   "-drive", "-blockdev", "-fw_cfg", "-numa"};
 	struct config_list *l = (struct config_list *)((char *)c->cfg + o->offset);
 	const char *w = "";
 	struct opts opts;
@@ -100,7 +104,9 @@ int cli_set_item(struct cli *c, const struct cli_option *o, const char *arg, str
 	if (*arg == '{') {
 		ret = cli_json_to_opts(w, arg, &opts, err);
 	} else {
-		ret = opts_parse(&opts, w, arg, first_key(o->name), err);
+		const struct item_keys *k = keys_of(o->name);
+
+		ret = opts_parse_list(&opts, w, arg, k->first, k->list, err);
 	}
 	if (ret) {
 		return ret;

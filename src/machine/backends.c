@@ -48,9 +48,10 @@ static void name_option(struct err *err, const char *option)
 
 /* --- objects --- */
 
-static bool object_taken(struct backends *b, const char *id)
+static bool object_taken(struct machine *m, const char *id)
 {
-	return backends_io(b, id) || backends_rng(b, id);
+	return backends_io(&m->be, id) || backends_rng(&m->be, id) ||
+	       memory_find(&m->memory, id);
 }
 
 static int object_iothread(struct machine *m, struct opts *o, const char *id, struct err *err)
@@ -97,12 +98,13 @@ static int object_rng(struct machine *m, struct opts *o, const char *id, bool fr
 static int object_open(struct machine *m, struct opts *o, struct err *err)
 {
 	const char *type = opts_get(o, "qom-type"), *id = opts_get(o, "id");
+	enum mem_backend_kind kind;
 	int ret;
 
-	if (!type || !id) {
+	if (!type || !id || !*id) {
 		return err_set(err, EINVAL, "-object: it has to be TYPE,id=NAME");
 	}
-	if (object_taken(&m->be, id)) {
+	if (object_taken(m, id)) {
 		return err_set(err, EEXIST, "-object %s,id=%s: the id is taken by another object", type,
 			       id);
 	}
@@ -112,9 +114,12 @@ static int object_open(struct machine *m, struct opts *o, struct err *err)
 		ret = object_rng(m, o, id, false, err);
 	} else if (!strcmp(type, "rng-random")) {
 		ret = object_rng(m, o, id, true, err);
+	} else if (mem_backend_kind_of(type, &kind)) {
+		ret = memory_object(&m->memory, o, id, kind, err);
 	} else {
 		return err_set(err, EINVAL, "-object: unknown type '%s'; there are iothread, "
-			       "rng-builtin and rng-random", type);
+			       "rng-builtin, rng-random, memory-backend-ram, -memfd and -file",
+			       type);
 	}
 	return ret ? ret : opts_check_used(o, err);
 }

@@ -39,6 +39,8 @@ void vm_config_fini(struct vm_config *c)
 	free(c->append);
 	free(c->bios);
 	free(c->pidfile);
+	free(c->memory_backend);
+	free(c->mem_path);
 	list_fini(&c->drives);
 	list_fini(&c->blockdevs);
 	list_fini(&c->devices);
@@ -46,6 +48,7 @@ void vm_config_fini(struct vm_config *c)
 	list_fini(&c->chardevs);
 	list_fini(&c->objects);
 	list_fini(&c->fw_cfgs);
+	list_fini(&c->numas);
 	texts_fini(c->serial, c->nserial);
 	texts_fini(c->qmp, c->nqmp);
 	memset(c, 0, sizeof(*c));

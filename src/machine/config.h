@@ -27,6 +27,9 @@ struct config_list {
 	size_t count;
 };
 
+/* As much as -m takes. */
+#define CONFIG_MAX_RAM (UINT64_C(1) << 46)
+
 struct vm_config {
 	enum machine_type type;
 	char *machine_name;    /* as the user wrote it, or "virt" */
@@ -37,8 +40,15 @@ struct vm_config {
 	unsigned cpus;         /* -smp, default 1 */
 	unsigned sockets, dies, cores, threads; /* product == cpus, filled in by the parser */
 	uint64_t ram;          /* bytes, default 128 MiB as in QEMU */
+	bool ram_set;          /* -m was given */
+	char *memory_backend;  /* -machine memory-backend=; NULL: none */
+	char *mem_path;        /* -mem-path; NULL: none */
+	bool mem_prealloc;
+	bool mem_lock;         /* -overcommit mem-lock=on */
+	bool hmat;             /* -machine hmat=on */
 	char *kernel, *initrd, *append, *bios; /* paths; NULL: none */
-	struct config_list drives, blockdevs, devices, netdevs, chardevs, objects, fw_cfgs;
+	struct config_list drives, blockdevs, devices, netdevs, chardevs, objects, fw_cfgs,
+		numas;
 	char **serial;         /* the texts of -serial, at most 1 is not "none" */
 	size_t nserial;
 	char **qmp;            /* the texts of -qmp: unix:PATH,server=on,wait=off; tcp:…; stdio */

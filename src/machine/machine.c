@@ -242,6 +242,9 @@ int machine_new(struct loop *loop, const struct vm_config *cfg, const struct mac
 	if (!ret) {
 		ret = board_ready(m, err);
 	}
+	if (!ret && cfg->mem_lock) {
+		ret = mem_lock_all(err);
+	}
 	if (ret) {
 		backends_unlink(m);
 		machine_free(m);
@@ -267,6 +270,7 @@ void machine_free(struct machine *m)
 	device_list_destroy(&m->devices);
 	board_free(m);
 	backends_close(m);
+	memory_close(&m->memory);
 	free(m->serials);
 	free(m);
 }

@@ -12,6 +12,7 @@
 #include "core/vm.h"
 #include "kvm/kvm.h"
 #include "machine/machine.h"
+#include "machine/memory.h"
 #include "mem/mem.h"
 #include "pci/pci.h"
 
@@ -95,6 +96,7 @@ struct machine {
 	struct board *board;
 	struct pci_bus *root;
 	struct backends be;
+	struct memory memory;
 	struct named_serial { /* controllers that virtconsole and virtserialport name */
 		char id[64];
 		struct virtio_dev *vd;

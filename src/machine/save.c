@@ -35,7 +35,7 @@ static void identity(struct machine *m, struct machine_state *st)
 {
 	struct list *p;
 
-	*st = (struct machine_state){.ram = m->cfg->ram, .cpus = m->cfg->cpus};
+	*st = (struct machine_state){.ram = m->memory.size, .cpus = m->cfg->cpus};
 	list_for_each(p, &m->devices.devices) {
 		st->devices++;
 	}

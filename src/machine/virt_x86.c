@@ -40,7 +40,6 @@
 #define OVMF_MAX_PHYS_BITS 47u
 
 struct board {
-	uint64_t ram_low, ram_high;
 	struct x86_topology topo;
 	struct x86_cpu_model model;
 	unsigned phys_bits;
@@ -68,25 +67,6 @@ bool board_has_boot_source(const struct machine *m)
 }
 
 /* --- parts --- */
-
-static int add_ram(struct machine *m, struct err *err)
-{
-	struct board *b = m->board;
-	struct mem_region *r;
-	int ret;
-
-	b->ram_low = MIN(m->cfg->ram, PLAT_LOW_RAM_MAX);
-	b->ram_high = m->cfg->ram - b->ram_low;
-	ret = mem_region_add(m->vm.mem, "ram-low", 0, b->ram_low, MEM_RAM, 0, &r, err);
-	if (!ret && b->ram_high) {
-		ret = mem_region_add(m->vm.mem, "ram-high", PLAT_HIGH_RAM_BASE, b->ram_high, MEM_RAM, 0,
-				     &r, err);
-	}
-	if (ret) {
-		err_prefix(err, "-m %lluM", (unsigned long long)(m->cfg->ram / MiB));
-	}
-	return ret;
-}
 
 static void board_eoi(void *opaque, uint8_t vector)
 {
@@ -169,7 +149,7 @@ static int add_cpus(struct machine *m, struct err *err)
 {
 	struct board *b = m->board;
 	struct x86_phys_need need = {
-		.ram_end = b->ram_high ? PLAT_HIGH_RAM_BASE + b->ram_high : PLAT_HIGH_RAM_BASE,
+		.ram_end = PLAT_HIGH_RAM_BASE + m->memory.high,
 		.window = MMIO64_MIN,
 	};
 	struct x86_cpuid_config cc = {.model = &b->model};
@@ -198,7 +178,8 @@ static int add_cpus(struct machine *m, struct err *err)
 	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
 		struct kvm_vcpu *v;
 
-		b->cpus[i] = (struct acpi_cpu){x86_apic_id(&b->topo, i), true};
+		b->cpus[i] = (struct acpi_cpu){x86_apic_id(&b->topo, i), true,
+					       memory_cpu_node(&m->memory, i)};
 		ret = x86_cpuid_build(&cc, i, &cpuid, err);
 		if (!ret) {
 			b->signature = x86_cpuid_signature(cpuid);
@@ -225,7 +206,8 @@ int board_new(struct machine *m, struct err *err)
 		return err_set(err, ENOMEM, "machine: out of memory");
 	}
 	ret = add_kvm(m, err);
-	ret = ret ? ret : add_ram(m, err);
+	ret = ret ? ret : memory_open(&m->memory, m->cfg, m->vm.mem, PLAT_LOW_RAM_MAX,
+				      PLAT_HIGH_RAM_BASE, err);
 	ret = ret ? ret : add_platform(m, err);
 	ret = ret ? ret : add_firmware(m, err);
 	ret = ret ? ret : add_cpus(m, err);
@@ -278,6 +260,7 @@ static void acpi_facts_now(void *opaque, struct acpi_facts *f)
 	f->cpu = b->cpus;
 	f->ncpus = b->m->cfg->cpus;
 	f->uart = b->m->be.serial != NULL;
+	f->numa = memory_acpi(&b->m->memory);
 	mem64_window(b, &base, &end);
 	if (pci_mem64_extent(b->m->root, &lo, &hi)) {
 		/* What firmware decided, and the rest of its window. */
@@ -293,7 +276,7 @@ static void smbios_facts_get(const struct machine *m, struct smbios_facts *f)
 {
 	*f = (struct smbios_facts){
 		.product = "virt-1.0", .name = m->cfg->name, .has_uuid = m->cfg->uuid_set,
-		.ncpus = m->cfg->cpus, .ram_low = m->board->ram_low, .ram_high = m->board->ram_high,
+		.ncpus = m->cfg->cpus, .ram_low = m->memory.low, .ram_high = m->memory.high,
 	};
 	memcpy(f->uuid, m->cfg->uuid, sizeof(f->uuid));
 }
@@ -353,7 +336,7 @@ static int fill_fw_cfg(struct machine *m, struct err *err)
 	ret = ret ? ret : fw_cfg_set_u16(b->fw, FW_CFG_NB_CPUS, (uint16_t)m->cfg->cpus, err);
 	ret = ret ? ret : fw_cfg_set_u16(b->fw, FW_CFG_MAX_CPUS, (uint16_t)m->cfg->cpus, err);
 	ret = ret ? ret : fw_cfg_add_file(b->fw, "etc/boot-menu-wait", no_wait, 2, FW_CFG_BORROW, err);
-	if (!ret && e820_init(&map, b->ram_low, b->ram_high)) {
+	if (!ret && e820_init(&map, m->memory.low, m->memory.high)) {
 		ret = err_set(err, ENOSPC, "machine: the memory map has too many entries");
 	}
 	ret = ret ? ret : e820_fw_cfg_add(b->fw, &map, err);
@@ -403,13 +386,13 @@ static int direct_boot(struct machine *m, struct err *err)
 		return ret;
 	}
 	acpi_facts_now(b, &facts);
-	ret = acpi_place(m->vm.mem, b->ram_low, &facts, &acpi, err);
+	ret = acpi_place(m->vm.mem, m->memory.low, &facts, &acpi, err);
 	smbios_facts_get(m, &sf);
 	ret = ret ? ret : smbios_place(m->vm.mem, &sf, err);
 	if (ret) {
 		return ret;
 	}
-	if (e820_init_direct(&map, b->ram_low, b->ram_high, acpi.base, acpi.size) ||
+	if (e820_init_direct(&map, m->memory.low, m->memory.high, acpi.base, acpi.size) ||
 	    map.count > X86_MAX_E820) {
 		return err_set(err, ENOSPC, "machine: the memory map has too many entries");
 	}

@@ -26,8 +26,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define HUGE_PAGE_SIZE (2 * MiB)
-
 int mem_new(struct mem **out)
 {
 	struct mem *m = calloc(1, sizeof(*m));
@@ -154,40 +152,6 @@ static void mem_listeners_region_del(struct mem *m, struct mem_region *r)
 	}
 }
 
-/*
- * Anonymous memory whose host address has the guest address's offset within a huge page, so
- * that the kernel can back both with one; the surplus is given back.
- * #syscalls(main): mmap munmap madvise
- */
-static void *mem_map_anonymous(gpa_t gpa, uint64_t size)
-{
-	uint64_t slack = size >= HUGE_PAGE_SIZE ? HUGE_PAGE_SIZE : 0;
-	uint64_t total, head;
-	uint8_t *base;
-
-	if (u64_add(size, slack, &total) || total > SIZE_MAX / 2) {
-		return NULL;
-	}
-	base = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (base == MAP_FAILED) {
-		return NULL;
-	}
-	if (slack) {
-		head = (gpa - (uintptr_t)base) & (HUGE_PAGE_SIZE - 1);
-		if (head) {
-			munmap(base, head);
-			base += head;
-		}
-		if (slack - head) {
-			munmap(base + size, slack - head);
-		}
-	}
-	/* Advice only: a kernel without transparent huge pages refuses the first. */
-	(void)madvise(base, size, MADV_HUGEPAGE);
-	(void)madvise(base, size, MADV_DONTDUMP);
-	return base;
-}
-
 /* #syscalls(main): munmap */
 static void mem_region_free(struct mem_region *r)
 {
@@ -208,15 +172,6 @@ void mem_free(struct mem *m)
 		mem_region_free(m->region[i]);
 	}
 	free(m);
-}
-
-static void size_text(uint64_t size, char *buf, size_t len)
-{
-	if (size % MiB == 0) {
-		snprintf(buf, len, "%" PRIu64 " MiB", size / MiB);
-	} else {
-		snprintf(buf, len, "%" PRIu64 " KiB", size / KiB);
-	}
 }
 
 /* Where a region [gpa, last] belongs in region[], or -errno with a sentence. */
@@ -264,7 +219,7 @@ static int mem_region_insert(struct mem *m, const char *name, gpa_t gpa, uint64_
 	if (at < 0) {
 		return at;
 	}
-	size_text(size, text, sizeof(text));
+	mem_size_text(size, text, sizeof(text));
 	r = calloc(1, sizeof(*r));
 	if (!r) {
 		return err_set(err, ENOMEM, "out of memory for the region '%s'", name);
@@ -275,7 +230,7 @@ static int mem_region_insert(struct mem *m, const char *name, gpa_t gpa, uint64_
 	r->kind = kind;
 	r->flags = flags;
 	r->direct = true;
-	r->host = host ? host : mem_map_anonymous(gpa, size);
+	r->host = host ? host : mem_map(gpa, size, 0, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	r->mapped = !host;
 	if (!r->host) {
 		free(r);

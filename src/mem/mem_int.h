@@ -12,6 +12,8 @@
 #define MEM_PAGE_SHIFT 12
 #define MEM_PAGE_SIZE  (UINT64_C(1) << MEM_PAGE_SHIFT)
 
+#define MEM_HUGE_PAGE  (2 * MiB)
+
 struct mem_region {
 	char name[48];
 	gpa_t gpa;
@@ -54,6 +56,14 @@ struct mem {
 struct mem_region *mem_lookup(struct mem *m, gpa_t gpa);
 /* The region that holds this host address, or NULL. Any thread. */
 struct mem_region *mem_lookup_host(struct mem *m, const void *host);
+
+/* backend.c: maps [0, size) of fd (-1 with MAP_ANONYMOUS), readable and writable, at an address
+ * with the offset of gpa within `align` (a power of two; at least a huge page where size has
+ * one), kept out of core files. NULL with errno. Control loop. */
+void *mem_map(uint64_t gpa, uint64_t size, uint64_t align, int flags, int fd);
+
+/* "2 GiB": in the largest unit from KiB that has no fraction, for messages. */
+void mem_size_text(uint64_t size, char *buf, size_t len);
 
 /* dirty.c: a bitmap for the region, all bits set or none. 0 or -ENOMEM. Control loop. */
 int mem_region_bitmap_init(struct mem_region *r, bool all);

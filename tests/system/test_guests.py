@@ -41,6 +41,12 @@ def exits(_path):
 	assert text.endswith("PASS\n") and not errors
 
 
+def memory(_path):
+	text, errors = run("memory", "-m", "5G", "-no-reboot")
+	assert text == f"ranges=2 bytes={5 << 30} end={7 << 30} PASS\n"
+	assert not errors
+
+
 def hostile(path):
 	"""Whatever it does, it harms only its own devices: it gets to its end and nemu to its."""
 	disk = os.path.join(path, "disk.img")
@@ -56,7 +62,7 @@ def hostile(path):
 	assert text.endswith("PASS\n"), text[-500:]
 
 
-ALL = [resets, processors, exits, hostile]
+ALL = [resets, processors, exits, memory, hostile]
 
 
 @pytest.mark.host

@@ -1,10 +1,10 @@
 /*
  * The ACPI tables of the x86-64 machine. ACPI 6.5, chapter 5, hardware-reduced (4.1).
  *
- * One function a table, one row for each in `rows`; a further table (SRAT, SLIT, …) is one more
- * of both. All tables stand in one buffer, each at a multiple of 16, in the order of the rows,
- * the XSDT last. A pointer between tables is written as an offset into the buffer and noted in
- * pointer[], so that the same bytes serve the loader script of fw_cfg and a direct boot.
+ * One function a table, one row for each in `rows`; a further table is one more of both. All
+ * tables stand in one buffer, each at a multiple of 16, in the order of the rows, the XSDT last.
+ * A pointer between tables is written as an offset into the buffer and noted in pointer[], so
+ * that the same bytes serve the loader script of fw_cfg and a direct boot.
  *
  * Deliberately absent: FACS and PM1/GPE registers (hardware-reduced), _PRT (no INTx), interrupt
  * source overrides (GSIs 0-23 are the IOAPIC's pins), PCAT_COMPAT (no 8259). The PM timer is
@@ -24,8 +24,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "firmware/acpi/acpi.h"
-#include "firmware/acpi/aml.h"
+#include "firmware/acpi/acpi_int.h"
 #include "firmware/acpi/dsdt_aml.h"
 #include "spec/acpi.h"
 #include "spec/mc146818.h"
@@ -296,6 +295,35 @@ static void build_mcfg(struct builder *b)
 	table_end(b);
 }
 
+/* --- NUMA: numa.c --- */
+
+static void build_srat(struct builder *b)
+{
+	if (b->facts->numa) {
+		table_begin(b, "SRAT", 3);
+		acpi_srat_body(&b->out, b->facts);
+		table_end(b);
+	}
+}
+
+static void build_slit(struct builder *b)
+{
+	if (b->facts->numa && b->facts->numa->distance) {
+		table_begin(b, "SLIT", 1);
+		acpi_slit_body(&b->out, b->facts);
+		table_end(b);
+	}
+}
+
+static void build_hmat(struct builder *b)
+{
+	if (b->facts->numa && b->facts->numa->hmat) {
+		table_begin(b, "HMAT", 2);
+		acpi_hmat_body(&b->out, b->facts);
+		table_end(b);
+	}
+}
+
 /* --- XSDT: every table so far except the DSDT, which the FADT points to --- */
 
 static void build_xsdt(struct builder *b)
@@ -317,7 +345,8 @@ static void build_xsdt(struct builder *b)
 /* --- all of them --- */
 
 static void (*const rows[])(struct builder *b) = {
-	build_dsdt, build_fadt, build_ssdt, build_madt, build_mcfg, build_xsdt,
+	build_dsdt, build_fadt, build_ssdt, build_madt, build_mcfg, build_srat,
+	build_slit, build_hmat, build_xsdt,
 };
 
 int acpi_build(struct acpi_tables *t, const struct acpi_facts *facts, struct err *err)

@@ -3,8 +3,9 @@
  * that links them) or placed in guest memory for a direct boot.
  *
  * Hardware-reduced ACPI 6: DSDT (constant, from dsdt.asl), SSDT (what varies: processors, the
- * windows of the PCI root), FADT, MADT, MCFG, XSDT. Fixed addresses come from the platform
- * contract, so the facts hold only what differs from machine to machine. Control loop.
+ * windows of the PCI root), FADT, MADT, MCFG, where asked SRAT, SLIT and HMAT, XSDT. Fixed
+ * addresses come from the platform contract, so the facts hold only what differs from machine to
+ * machine. Control loop.
  */
 #ifndef FIRMWARE_ACPI_ACPI_H
 #define FIRMWARE_ACPI_ACPI_H
@@ -24,13 +25,60 @@
 struct acpi_cpu {
 	uint32_t apic_id;
 	bool present; /* false: may be plugged in later */
+	uint32_t node; /* of acpi_facts.numa */
 };
+
+/* --- NUMA: SRAT, SLIT, HMAT. Nodes are numbered from 0 without gaps. --- */
+#define ACPI_MAX_NODES 32
+struct acpi_numa_mem { /* RAM of a node; a node may have none, or several */
+	uint64_t base, size;
+	uint32_t node;
+};
+enum acpi_hmat_level { HMAT_MEMORY, HMAT_FIRST_LEVEL, HMAT_SECOND_LEVEL, HMAT_THIRD_LEVEL };
+#define HMAT_LEVELS 4
+enum acpi_hmat_type { /* as in the table: latencies first */
+	HMAT_ACCESS_LATENCY, HMAT_READ_LATENCY, HMAT_WRITE_LATENCY,
+	HMAT_ACCESS_BANDWIDTH, HMAT_READ_BANDWIDTH, HMAT_WRITE_BANDWIDTH,
+};
+#define HMAT_TYPES 6
+struct acpi_hmat_lb {
+	enum acpi_hmat_level level;
+	enum acpi_hmat_type type;
+	uint32_t initiator, target;
+	uint64_t value; /* ps, MiB/s */
+};
+struct acpi_hmat_cache { /* a memory-side cache */
+	uint32_t node;
+	uint64_t size;
+	unsigned level;		/* 1.. */
+	unsigned associativity; /* 0 none, 1 direct, 2 complex */
+	unsigned policy;	/* 0 none, 1 write-back, 2 write-through */
+	uint16_t line;
+};
+struct acpi_numa {
+	unsigned nodes;
+	const struct acpi_numa_mem *mem;
+	unsigned nmem;
+	const uint8_t *distance; /* nodes * nodes, row: from; NULL: no SLIT */
+	bool hmat;
+	bool initiator[ACPI_MAX_NODES];	  /* has a processor */
+	uint32_t nearest[ACPI_MAX_NODES]; /* the node whose processors are next to its memory */
+	const struct acpi_hmat_lb *lb;
+	unsigned nlb;
+	const struct acpi_hmat_cache *cache;
+	unsigned ncache;
+};
+/* HMAT has 16-bit multiples of a unit: the unit that holds all values of lb[] with this level
+ * and type exactly, or 0 if there is none. */
+uint64_t acpi_hmat_unit(const struct acpi_hmat_lb *lb, unsigned nlb, enum acpi_hmat_level level,
+			enum acpi_hmat_type type);
 struct acpi_facts {
 	const struct acpi_cpu *cpu;
 	unsigned ncpus;
 	/* The window of 64-bit BARs, [base, end), end exclusive; equal: there is none. */
 	uint64_t mem64_base, mem64_end;
 	bool uart; /* COM1 is there */
+	const struct acpi_numa *numa; /* NULL: none of its tables */
 };
 
 /* --- all tables in one buffer, linked by relative offsets --- */

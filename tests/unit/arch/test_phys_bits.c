@@ -43,6 +43,7 @@ static void test_amd(void **state)
 	assert_int_equal(choose(s, 48, 896 * GiB, 128 * GiB, "host"), 40); /* to the byte */
 	assert_int_equal(choose(s, 48, 896 * GiB + 1, 0, "host"), 41);
 	assert_int_equal(choose(s, 48, GiB, 128 * GiB + 1, "host"), 41);
+	assert_int_equal(choose(s, 48, TiB + 2 * GiB, 32 * GiB, "host"), 41); /* -m 1T */
 	assert_int_equal(choose(s, 48, 12 * TiB, 0, "host"), 44);
 	assert_int_equal(choose(s, 40, 896 * GiB + 1, 0, "host"), -EINVAL);
 	/* narrower than OVMF likes: the host's own */

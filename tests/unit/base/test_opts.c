@@ -54,6 +54,43 @@ static void test_first_key(void **state)
 	opts_fini(&o);
 }
 
+static void test_list(void **state)
+{
+	struct opts o;
+
+	assert_int_equal(opts_parse_list(&o, "-numa", "node,cpus=0-1,id=n,cpus=5,cpu=7", "type",
+					 "cpus", NULL),
+			 0);
+	assert_string_equal(opts_get_item(&o, "cpus", 0), "0-1");
+	assert_string_equal(opts_get_item(&o, "cpus", 1), "5");
+	assert_null(opts_get_item(&o, "cpus", 2));
+	assert_null(opts_get(&o, "cpus"));
+	assert_string_equal(opts_get(&o, "cpu"), "7");
+	opts_get(&o, "type");
+	opts_get(&o, "id");
+	assert_int_equal(opts_check_used(&o, NULL), 0);
+	opts_fini(&o);
+	/* any other key still stands once */
+	assert_int_equal(opts_parse_list(&o, "-numa", "node,id=n,id=m", "type", "cpus", NULL),
+			 -EINVAL);
+}
+
+static void test_range(void **state)
+{
+	static const char *const bad[] = {"",  "-",	"1-", "-1",  "2-1",
+					  "1-8", "8",	"a",  "1,2", "1-2-3",
+					  "0000000000000000000000001-2"};
+	uint64_t first, last;
+
+	assert_int_equal(parse_range("7", 7, &first, &last), 0);
+	assert_true(first == 7 && last == 7);
+	assert_int_equal(parse_range("0-7", 7, &first, &last), 0);
+	assert_true(first == 0 && last == 7);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(parse_range(bad[i], 7, &first, &last), -EINVAL);
+	}
+}
+
 static void parse_fails(const char *text, const char *want)
 {
 	struct err err;
@@ -315,6 +352,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_syntax),	   cmocka_unit_test(test_first_key),
+		cmocka_unit_test(test_list),	   cmocka_unit_test(test_range),
 		cmocka_unit_test(test_bad_syntax), cmocka_unit_test(test_add),
 		cmocka_unit_test(test_numbers),	   cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_read),	   cmocka_unit_test(test_read_bad),

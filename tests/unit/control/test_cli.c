@@ -214,6 +214,33 @@ static void test_json(void **state)
 	(void)state;
 }
 
+static void test_memory(void **state)
+{
+	struct vm_config c;
+
+	good("-machine memory-backend=a,hmat=on -M memory-backend=b "
+	     "-overcommit mem-lock=on,cpu-pm=off -mem-path /dev/hugepages -mem-prealloc "
+	     "-numa node,cpus=0,cpus=2-3,memdev=a "
+	     "-object memory-backend-ram,id=a,size=1G,host-nodes=0,host-nodes=2,policy=bind "
+	     "-object {\"qom-type\":\"memory-backend-ram\",\"id\":\"b\",\"host-nodes\":[0,2]}", &c);
+	assert_string_equal(c.memory_backend, "b");
+	assert_string_equal(c.mem_path, "/dev/hugepages");
+	assert_true(c.hmat && c.mem_lock && c.mem_prealloc && !c.ram_set);
+	assert_string_equal(item(&c.numas, 0, "type"), "node");
+	assert_string_equal(item(&c.numas, 0, "cpus.0"), "0");
+	assert_string_equal(item(&c.numas, 0, "cpus.1"), "2-3");
+	for (unsigned i = 0; i < 2; i++) { /* text and JSON are the same */
+		assert_string_equal(item(&c.objects, i, "host-nodes.0"), "0");
+		assert_string_equal(item(&c.objects, i, "host-nodes.1"), "2");
+	}
+	vm_config_fini(&c);
+	good("-m 1T -overcommit mem-lock=off", &c);
+	assert_int_equal(c.ram, UINT64_C(1) << 40);
+	assert_true(c.ram_set && !c.mem_lock);
+	vm_config_fini(&c);
+	(void)state;
+}
+
 static void test_order_and_repetition(void **state)
 {
 	struct vm_config c;
@@ -271,6 +298,13 @@ static void test_refusals(void **state)
 		{"-m 64M,slots=2", "slots"},
 		{"-m 64M,maxmem=1G", "maxmem"},
 		{"-m 64M,colour=red", "colour"},
+		{"-machine hmat=maybe", "hmat=maybe"},
+		{"-machine memory-backend=", "memory-backend"},
+		{"-overcommit mem-lock=perhaps", "mem-lock=perhaps"},
+		{"-overcommit cpu-pm=on", "cpu-pm=on"},
+		{"-overcommit mem-lock=on,colour=red", "colour"},
+		{"-mem-path a -mem-path b", "-mem-path"},
+		{"-numa node,nodeid=0,nodeid=1", "nodeid"},
 		{"-smp 0", "cpus=0"},
 		{"-smp 256", "256"},
 		{"-smp x", "cpus=x"},
@@ -373,7 +407,7 @@ int main(void)
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_every_option),
 		cmocka_unit_test(test_items),
-		cmocka_unit_test(test_json),
+		cmocka_unit_test(test_memory), cmocka_unit_test(test_json),
 		cmocka_unit_test(test_order_and_repetition),
 		cmocka_unit_test(test_repetition),
 		cmocka_unit_test(test_refusals),
