@@ -8,7 +8,8 @@
 
 #include "control/cli.h"
 
-#define CLI_MAX_CPUS 255u
+/* The most that KVM can be built for; the machine says what this host takes. */
+#define CLI_MAX_CPUS 4096u
 
 struct cli {
 	struct vm_config *cfg;
@@ -36,8 +37,10 @@ typedef int cli_setter(struct cli *c, const struct cli_option *o, const char *ar
 cli_setter cli_set_flag, cli_set_string, cli_set_item, cli_set_serial, cli_set_qmp,
 	cli_set_name, cli_set_uuid, cli_set_sandbox, cli_set_rtc, cli_set_only, cli_set_boot,
 	cli_set_no_user_config;
+/* cli_cpu.c */
+cli_setter cli_set_cpu, cli_set_smp;
 /* cli_machine.c */
-cli_setter cli_set_machine, cli_set_accel, cli_set_kvm, cli_set_smp;
+cli_setter cli_set_machine, cli_set_accel, cli_set_kvm;
 /* cli_memory.c */
 cli_setter cli_set_m, cli_set_overcommit;
 int cli_machine_memory(struct cli *c, struct opts *opts, struct err *err); /* keys of -machine */

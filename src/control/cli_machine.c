@@ -1,5 +1,5 @@
 /*
- * -machine, -accel and -smp: what is merged from several options and checked at the end.
+ * -machine and -accel: what is merged from several options.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -117,73 +117,4 @@ int cli_set_accel(struct cli *c, const struct cli_option *o, const char *arg, st
 int cli_set_kvm(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)
 {
 	return 0; /* -enable-kvm: there is nothing else */
-}
-
-int cli_set_smp(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)
-{
-	const struct {
-		const char *key;
-		uint64_t *out;
-	} keys[] = {
-		{"cpus", &c->smp_cpus},	  {"maxcpus", &c->smp_max}, {"sockets", &c->smp_sockets},
-		{"dies", &c->smp_dies},	  {"cores", &c->smp_cores}, {"threads", &c->smp_threads},
-	};
-	struct opts opts;
-	int ret = opts_parse(&opts, "-smp", arg, "cpus", err);
-
-	if (ret) {
-		return ret;
-	}
-	for (size_t i = 0; !ret && i < ARRAY_SIZE(keys); i++) {
-		const char *v = opts_get(&opts, keys[i].key);
-
-		if (v && (parse_u64(v, keys[i].out) || !*keys[i].out || *keys[i].out > CLI_MAX_CPUS)) {
-			ret = err_set(err, EINVAL, "-smp: %s=%s is not a number from 1 to %u",
-				      keys[i].key, v, CLI_MAX_CPUS);
-		}
-	}
-	if (!ret) {
-		ret = opts_check_used(&opts, err);
-	}
-	opts_fini(&opts);
-	c->have_smp = true;
-	return ret;
-}
-
-int cli_smp_finish(struct cli *c, struct err *err)
-{
-	struct vm_config *cfg = c->cfg;
-	uint64_t s = c->smp_sockets, d = c->smp_dies, k = c->smp_cores, t = c->smp_threads;
-	uint64_t n = c->smp_cpus;
-
-	if (c->smp_max && n && c->smp_max < n) {
-		return err_set(err, EINVAL, "-smp: maxcpus=%llu is less than cpus=%llu",
-			       (unsigned long long)c->smp_max, (unsigned long long)n);
-	}
-	if (c->smp_max && n && c->smp_max > n) {
-		return err_set(err, EINVAL, "-smp: maxcpus=%llu is for CPU hotplug, which this version "
-			       "does not have; leave it out or say maxcpus=%llu",
-			       (unsigned long long)c->smp_max, (unsigned long long)n);
-	}
-	d = d ? d : 1;
-	t = t ? t : 1;
-	if (!n) {
-		n = c->smp_max ? c->smp_max : (s ? s : 1) * d * (k ? k : 1) * t;
-	}
-	if (!k) { /* QEMU since 6.2 prefers cores over sockets */
-		s = s ? s : 1;
-		k = n / (s * d * t);
-	} else if (!s) {
-		s = n / (d * k * t);
-	}
-	if (!s || !k || s * d * k * t != n || n > CLI_MAX_CPUS) {
-		return err_set(err, EINVAL, "-smp: sockets * dies * cores * threads must be the number "
-			       "of CPUs (%llu), at most %u", (unsigned long long)n, CLI_MAX_CPUS);
-	}
-	cfg->cpus = (unsigned)n;
-	cfg->sockets = (unsigned)s;
-	cfg->dies = (unsigned)d;
-	cfg->cores = (unsigned)k;
-	cfg->threads = (unsigned)t;
-	return 0;
 }

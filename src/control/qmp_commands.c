@@ -95,27 +95,6 @@ static int cmd_query_uuid(struct qmp_server *s, struct qmp_request *rq, json_t *
 	return 0;
 }
 
-static int cmd_query_cpus_fast(struct qmp_server *s, struct qmp_request *rq, json_t **ret,
-			       struct err *err)
-{
-	const struct vm_config *c = machine_config(s->m);
-
-	*ret = json_array();
-	for (unsigned i = 0; i < machine_cpus(s->m); i++) {
-		unsigned core = i / c->threads, die = core / c->cores;
-		char path[64];
-
-		snprintf(path, sizeof(path), "/machine/unattached/device[%u]", i);
-		json_array_append_new(
-			*ret, json_pack("{s:i,s:s,s:i,s:s,s:{s:i,s:i,s:i,s:i}}", "cpu-index", (int)i,
-					"qom-path", path, "thread-id", (int)machine_cpu_tid(s->m, i),
-					"target", "x86_64", "props", "socket-id", (int)(die / c->dies),
-					"die-id", (int)(die % c->dies), "core-id",
-					(int)(core % c->cores), "thread-id", (int)(i % c->threads)));
-	}
-	return 0;
-}
-
 static int cmd_query_iothreads(struct qmp_server *s, struct qmp_request *rq, json_t **ret,
 			       struct err *err)
 {
@@ -190,7 +169,9 @@ const struct qmp_command qmp_commands[] = {
 	{"cont", cmd_cont, NULL, 0},
 	{"query-chardev", cmd_query_chardev, NULL, 0},
 	{"query-commands", cmd_query_commands, NULL, 0},
-	{"query-cpus-fast", cmd_query_cpus_fast, NULL, 0},
+	{"query-cpu-definitions", qmp_query_cpu_definitions, NULL, 0},
+	{"query-cpus-fast", qmp_query_cpus_fast, NULL, 0},
+	{"query-hotpluggable-cpus", qmp_query_hotpluggable_cpus, NULL, 0},
 	{"query-iothreads", cmd_query_iothreads, NULL, 0},
 	{"query-kvm", cmd_query_kvm, NULL, 0},
 	{"query-name", cmd_query_name, NULL, 0},

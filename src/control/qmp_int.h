@@ -41,6 +41,8 @@ struct qmp_command {
 };
 extern const struct qmp_command qmp_commands[];
 extern const unsigned qmp_ncommands;
+/* qmp_cpu.c */
+qmp_handler qmp_query_cpus_fast, qmp_query_hotpluggable_cpus, qmp_query_cpu_definitions;
 
 struct qmp_listener {
 	struct qmp_server *server;

@@ -20,13 +20,14 @@
 
 #define STRING_MAX 64
 #define DIMM_MAX   (64 * GiB)
+#define MAX_SOCKETS 64 /* more are not described, only counted by others */
 #define MAX_DIMMS  256 /* 16 TiB; more memory makes larger ones */
 
 enum { /* handles */
        H_FIRMWARE = 0x0000,
        H_SYSTEM = 0x0100,
        H_CHASSIS = 0x0300,
-       H_CPU = 0x0400,
+       H_CPU = 0x0400, /* and following */
        H_ARRAY = 0x1000,
        H_DIMM = 0x1100, /* and following */
        H_MAPPED = 0x1300,
@@ -152,12 +153,14 @@ static void put_chassis(struct out *o, const struct smbios_facts *f)
 	put_structure(o, &t, sizeof(t), strings);
 }
 
-static void put_processor(struct out *o, const struct smbios_facts *f)
+/* One socket. In the narrow fields 0xff means: see the wide ones. */
+static void put_processor(struct out *o, const struct smbios_facts *f, unsigned n)
 {
-	uint8_t few = (uint8_t)MIN(f->ncpus, 255u); /* 0xff: see the wide fields */
-	le16 many = le16_of((uint16_t)MIN(f->ncpus, 0xfffeu));
+	unsigned threads = f->ncpus / f->sockets, cores = threads / f->threads;
+	uint8_t few = (uint8_t)MIN(cores, 255u);
+	le16 many = le16_of((uint16_t)MIN(cores, 0xfffeu));
 	const struct smbios_type4 t = {
-		.header = HEADER(t, 4, H_CPU),
+		.header = HEADER(t, 4, H_CPU + n),
 		.socket = 1,
 		.type = SMBIOS_CPU_CENTRAL,
 		.family = SMBIOS_CPU_FAMILY_OTHER,
@@ -170,16 +173,18 @@ static void put_processor(struct out *o, const struct smbios_facts *f)
 		.l3 = le16_of(SMBIOS_NO_HANDLE),
 		.core_count = few,
 		.core_enabled = few,
-		.thread_count = few,
+		.thread_count = (uint8_t)MIN(threads, 255u),
 		.characteristics =
-			le16_of(SMBIOS_CPU_64BIT | (f->ncpus > 1 ? SMBIOS_CPU_MULTI_CORE : 0)),
+			le16_of(SMBIOS_CPU_64BIT | (cores > 1 ? SMBIOS_CPU_MULTI_CORE : 0)),
 		.family2 = le16_of(SMBIOS_CPU_FAMILY_OTHER),
 		.core_count2 = many,
 		.core_enabled2 = many,
-		.thread_count2 = many,
+		.thread_count2 = le16_of((uint16_t)MIN(threads, 0xfffeu)),
 	};
-	const char *const strings[] = {"CPU 0", "NEMU", f->product, NULL};
+	char socket[16];
+	const char *const strings[] = {socket, "NEMU", f->product, NULL};
 
+	snprintf(socket, sizeof(socket), "CPU %u", n);
 	put_structure(o, &t, sizeof(t), strings);
 }
 
@@ -291,7 +296,9 @@ int smbios_build(struct smbios *s, const struct smbios_facts *f, struct err *err
 	put_firmware(&o);
 	put_system(&o, f);
 	put_chassis(&o, f);
-	put_processor(&o, f);
+	for (unsigned i = 0; i < MIN(f->sockets, MAX_SOCKETS); i++) {
+		put_processor(&o, f, i);
+	}
 	put_memory(&o, f);
 	put_end(&o);
 	if (o.failed) {

@@ -18,7 +18,8 @@ struct smbios_facts {
 	const char *name;    /* -name, or NULL: the chassis' asset tag */
 	bool has_uuid;
 	uint8_t uuid[16];	    /* -uuid in the order of its text */
-	unsigned ncpus;		    /* present at boot */
+	unsigned ncpus;		    /* present at boot, in all sockets */
+	unsigned sockets, threads;  /* threads: per core */
 	uint64_t ram_low, ram_high; /* bytes below and above 4 GiB */
 };
 

@@ -49,6 +49,8 @@ struct kvm_vm_config {
 	/* MSI addresses carry destination bits 14:8 in their bits 11:5; set it exactly when
 	 * the guest's CPUID has KVM_FEATURE_MSI_EXT_DEST_ID (above 255 vCPUs). */
 	bool msi_ext_dest_id;
+	/* No performance counters, not even those that AMD processors have without saying so. */
+	bool no_pmu;
 };
 
 /* Opens /dev/kvm, checks what NEMU needs of it, makes a VM without vCPUs. One sentence and

@@ -21,7 +21,7 @@
 
 /* Makes a vCPU leave KVM_RUN; its handler does nothing. */
 #define KVM_KICK_SIGNAL SIGUSR1
-#define KVM_MAX_VCPUS	1024
+#define KVM_MAX_VCPUS	4096 /* the most any kernel is built for */
 #define KVM_MAX_CPUID	256
 #define KVM_MAX_MSRS	768
 

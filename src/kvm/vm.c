@@ -194,6 +194,14 @@ static int vm_setup(struct kvm_vm *vm, struct err *err)
 		n = kvm_cap(vm, KVM_CAP_MAX_VCPU_ID);
 		vm->max_vcpu_ids = MIN(n, 255);
 	}
+	/* since Linux 5.18; before, CPUID alone hides them */
+	if (vm->cfg.no_pmu && kvm_cap(vm, KVM_CAP_PMU_CAPABILITY) & KVM_PMU_CAP_DISABLE) {
+		r = vm_enable(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
+		if (r < 0) {
+			return err_set(err, -r, "KVM cannot switch its performance counters off: %s",
+				       strerror(-r));
+		}
+	}
 	vm->max_vcpus = kvm_cap(vm, KVM_CAP_MAX_VCPUS);
 	if (!vm->max_vcpus) {
 		n = kvm_cap(vm, KVM_CAP_NR_VCPUS);

@@ -36,7 +36,7 @@ struct vm_config {
 	char *name;            /* -name; NULL: none */
 	bool uuid_set;
 	uint8_t uuid[16];      /* in the order of the text form */
-	char *cpu;             /* -cpu: "host[,feature=on|off…][,phys-bits=N]"; NULL: host */
+	char *cpu;             /* -cpu: "MODEL[,feature=on|off…][,phys-bits=N]"; NULL: host */
 	unsigned cpus;         /* -smp, default 1 */
 	unsigned sockets, dies, cores, threads; /* product == cpus, filled in by the parser */
 	uint64_t ram;          /* bytes, default 128 MiB as in QEMU */

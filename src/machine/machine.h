@@ -94,6 +94,13 @@ pid_t machine_cpu_tid(const struct machine *m, unsigned cpu);
 const char *machine_iothread(const struct machine *m, unsigned i, pid_t *tid);
 /* The i-th device that -device can name, with a line about it; NULL past the end. */
 const char *machine_device_class(unsigned i, const char **doc);
+/* The i-th model of -cpu, with a line about it; NULL past the end. */
+const char *machine_cpu_model(unsigned i, const char **doc);
+/* The i-th feature that -cpu can switch; NULL past the end. */
+const char *machine_cpu_feature(unsigned i);
+/* The j-th feature of model i that this host lacks; NULL past the end, or if it is not known
+ * (machine none). */
+const char *machine_cpu_missing(const struct machine *m, unsigned i, unsigned j);
 struct chr;
 struct chr *machine_chardev(const struct machine *m, unsigned i); /* NULL past the end */
 /* Paths that the process created and has to remove at its end (sockets), for the broker. */

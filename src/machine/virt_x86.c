@@ -42,6 +42,7 @@
 struct board {
 	struct x86_topology topo;
 	struct x86_cpu_model model;
+	struct kvm_cpuid2 *supported;
 	unsigned phys_bits;
 	uint32_t signature;
 	struct ioapic *ioapic;
@@ -90,6 +91,8 @@ static int add_kvm(struct machine *m, struct err *err)
 		.loop = m->vm.loop, .mem = m->vm.mem, .bus = m->vm.bus, .power = &m->power,
 		.thread_init = vcpu_thread_init, .thread_arg = m,
 		.ioapic_eoi = board_eoi, .ioapic_opaque = m,
+		.msi_ext_dest_id = x86_topology_wide(&m->board->topo),
+		.no_pmu = m->board->model.no_pmu,
 	};
 	int ret = kvm_vm_new(&c, &m->kvm, err);
 
@@ -152,24 +155,22 @@ static int add_cpus(struct machine *m, struct err *err)
 		.ram_end = PLAT_HIGH_RAM_BASE + m->memory.high,
 		.window = MMIO64_MIN,
 	};
-	struct x86_cpuid_config cc = {.model = &b->model};
-	struct kvm_cpuid2 *supported, *cpuid = NULL;
+	struct x86_cpuid_config cc = {.model = &b->model, .topo = b->topo};
+	struct kvm_cpuid2 *cpuid = NULL;
 	int ret;
 
-	b->topo = (struct x86_topology){m->cfg->sockets, m->cfg->dies * m->cfg->cores,
-					m->cfg->threads};
-	if (m->cfg->cpus > kvm_vm_max_vcpus(m->kvm) || x86_apic_id_max(&b->topo) > 254) {
-		return err_set(err, EINVAL, "-smp %u: more CPUs than possible; this host takes %u, and the "
-			       "highest APIC id is 254", m->cfg->cpus, kvm_vm_max_vcpus(m->kvm));
+	if (m->cfg->cpus > kvm_vm_max_vcpus(m->kvm) ||
+	    x86_apic_id_max(&b->topo) >= kvm_vm_max_vcpu_ids(m->kvm)) {
+		return err_set(err, EINVAL, "-smp %u: KVM takes at most %u vCPUs with APIC ids below %u on "
+			       "this host; use fewer, or cores and threads that are powers of two",
+			       m->cfg->cpus, kvm_vm_max_vcpus(m->kvm), kvm_vm_max_vcpu_ids(m->kvm));
 	}
-	ret = x86_cpu_model_parse(&b->model, m->cfg->cpu ? m->cfg->cpu : "host", err);
-	ret = ret ? ret : kvm_supported_cpuid(m->kvm, &supported, err);
+	ret = kvm_supported_cpuid(m->kvm, &b->supported, err);
 	if (ret) {
 		return ret;
 	}
-	ret = x86_phys_bits_choose(supported, &b->model, &need, &b->phys_bits, err);
-	cc.supported = supported;
-	cc.topo = b->topo;
+	ret = x86_phys_bits_choose(b->supported, &b->model, &need, &b->phys_bits, err);
+	cc.supported = b->supported;
 	cc.phys_bits = b->phys_bits;
 	b->cpus = calloc(m->cfg->cpus, sizeof(*b->cpus));
 	if (!ret && !b->cpus) {
@@ -187,8 +188,23 @@ static int add_cpus(struct machine *m, struct err *err)
 			free(cpuid);
 		}
 	}
-	free(supported);
 	return ret;
+}
+
+/* The width of an APIC id, which is all that an interrupt message can name. */
+#define MAX_APIC_ID 32767u
+
+static int cpus_wanted(struct machine *m, struct err *err)
+{
+	struct board *b = m->board;
+
+	b->topo = (struct x86_topology){m->cfg->sockets, m->cfg->dies, m->cfg->cores,
+					m->cfg->threads};
+	if (x86_apic_id_max(&b->topo) > MAX_APIC_ID) {
+		return err_set(err, EINVAL, "-smp %u: its APIC ids go beyond %u; use cores and threads "
+			       "that are powers of two", m->cfg->cpus, MAX_APIC_ID);
+	}
+	return x86_cpu_model_parse(&b->model, m->cfg->cpu ? m->cfg->cpu : "host", err);
 }
 
 int board_new(struct machine *m, struct err *err)
@@ -205,7 +221,8 @@ int board_new(struct machine *m, struct err *err)
 	if (mem_new(&m->vm.mem) || bus_new(&m->vm.bus)) {
 		return err_set(err, ENOMEM, "machine: out of memory");
 	}
-	ret = add_kvm(m, err);
+	ret = cpus_wanted(m, err);
+	ret = ret ? ret : add_kvm(m, err);
 	ret = ret ? ret : memory_open(&m->memory, m->cfg, m->vm.mem, PLAT_LOW_RAM_MAX,
 				      PLAT_HIGH_RAM_BASE, err);
 	ret = ret ? ret : add_platform(m, err);
@@ -237,6 +254,7 @@ void board_free(struct machine *m)
 	if (b->initrd_fd >= 0) {
 		close(b->initrd_fd);
 	}
+	free(b->supported);
 	free(b->cpus);
 	free(b);
 	m->board = NULL;
@@ -276,7 +294,8 @@ static void smbios_facts_get(const struct machine *m, struct smbios_facts *f)
 {
 	*f = (struct smbios_facts){
 		.product = "virt-1.0", .name = m->cfg->name, .has_uuid = m->cfg->uuid_set,
-		.ncpus = m->cfg->cpus, .ram_low = m->memory.low, .ram_high = m->memory.high,
+		.ncpus = m->cfg->cpus, .sockets = m->cfg->sockets, .threads = m->cfg->threads,
+		.ram_low = m->memory.low, .ram_high = m->memory.high,
 	};
 	memcpy(f->uuid, m->cfg->uuid, sizeof(f->uuid));
 }
@@ -456,6 +475,25 @@ int board_ready(struct machine *m, struct err *err)
 void board_powerdown(struct machine *m)
 {
 	ged_raise(m->board->ged, PLAT_GED_POWER);
+}
+
+/* --- queries --- */
+
+const char *machine_cpu_model(unsigned i, const char **doc)
+{
+	return x86_cpu_model_name(i, doc);
+}
+
+const char *machine_cpu_feature(unsigned i)
+{
+	return x86_cpu_feature_name(i);
+}
+
+const char *machine_cpu_missing(const struct machine *m, unsigned i, unsigned j)
+{
+	return m->board && m->board->supported
+		       ? x86_cpu_model_missing(m->board->supported, i, j)
+		       : NULL;
 }
 
 /* --- state: what is not a device --- */

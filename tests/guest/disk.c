@@ -130,6 +130,11 @@ void disk_init(void)
 						   VIRTIO_STATUS_DRIVER_OK);
 }
 
+void disk_irq_to(uint32_t apic_id)
+{
+	pci_msix(disk.bdf, 0, apic_id, IRQ_DISK);
+}
+
 uint64_t disk_sectors(void)
 {
 	return (uint64_t)mmio_read32(disk.device + 4) << 32 | mmio_read32(disk.device);

@@ -17,6 +17,7 @@
 #define IRQ_TIMER 0x40u
 #define IRQ_DISK  0x41u
 #define IRQ_IPI   0x42u
+#define IRQ_PIN   0x43u
 
 /* --- processor --- */
 static inline void outb(uint16_t port, uint8_t v)
@@ -164,10 +165,11 @@ _Noreturn void guest_off(void);             /* ACPI S5 */
 _Noreturn void guest_fail(const char *why); /* "FAIL why" on the serial port, reset */
 _Noreturn void halt(void);                  /* for ever, without interrupts if they are off */
 
-/* --- interrupts and the local APIC (xAPIC) --- */
+/* --- interrupts and the local APIC, in xAPIC mode until lapic_x2apic() --- */
 /* Fills the descriptor table and switches the APIC on. An exception is a failure. */
 void irq_init(void);
 void lapic_enable(void); /* on every processor */
+void lapic_x2apic(void); /* this processor, and those that call lapic_enable() later */
 void lapic_eoi(void);
 uint32_t lapic_id(void);
 void lapic_icr(uint32_t dest, uint32_t low); /* waits until it is sent */
@@ -196,12 +198,14 @@ void pci_enable(uint32_t bdf);
 uintptr_t pci_bar(uint32_t bdf, unsigned bar);
 /* First capability with this id after `from` (0: from the start), 0 if there is none. */
 unsigned pci_cap(uint32_t bdf, unsigned id, unsigned from);
-/* Programs one MSI-X entry to this vector of this processor and switches MSI-X on. */
+/* Programs one MSI-X entry to this vector of this processor and switches MSI-X on. Ids above 255
+ * need KVM_FEATURE_MSI_EXT_DEST_ID. */
 void pci_msix(uint32_t bdf, unsigned entry, uint32_t apic_id, unsigned vector);
 
 /* --- virtio-blk --- */
 /* Finds and starts the first disk: one queue, completion through IRQ_DISK. */
 void disk_init(void);
+void disk_irq_to(uint32_t apic_id); /* by this processor instead of that of disk_init() */
 uint64_t disk_sectors(void);
 /* One request, waiting with interrupts on. A device error is a failure. */
 void disk_read(uint64_t sector, void *data, uint32_t len);

@@ -1,6 +1,6 @@
 /*
  * The runtime of the guests: serial port, interrupts, local APIC, kvmclock, PCI. guest.h has the
- * contracts. Intel SDM volume 3A chapter 11 (local APIC, xAPIC mode); KVM's documentation of
+ * contracts. Intel SDM volume 3A chapter 11 (local APIC); KVM's documentation of
  * MSR_KVM_SYSTEM_TIME_NEW (virt/kvm/x86/msr.rst).
  */
 #include "guest.h"
@@ -20,12 +20,15 @@
 #define APIC_SVR_ON    0x1ffu /* enabled, spurious vector 255 */
 #define APIC_ICR_BUSY  0x1000u
 #define APIC_LVT_TSC_DEADLINE 0x40000u
+#define MSR_X2APIC(reg) (0x800u + (reg) / 16) /* [11.12.1.2] */
 
 #define MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01u
 
 extern const uint32_t isr_table[];
 extern const struct { char bytes[10]; } idtr;
 extern uint64_t idt[];
+
+static bool x2apic;
 
 /* --- serial port --- */
 
@@ -129,23 +132,49 @@ void irq_init(void)
 	lapic_enable();
 }
 
+static void lapic_write(unsigned reg, uint32_t v)
+{
+	if (x2apic) {
+		wrmsr(MSR_X2APIC(reg), v);
+	} else {
+		mmio_write32(APIC_DEFAULT_BASE + reg, v);
+	}
+}
+
 void lapic_enable(void)
 {
-	mmio_write32(APIC_DEFAULT_BASE + APIC_SVR, APIC_SVR_ON);
+	if (x2apic) {
+		wrmsr(MSR_IA32_APIC_BASE, rdmsr(MSR_IA32_APIC_BASE) | APIC_BASE_EN | APIC_BASE_EXTD);
+	}
+	lapic_write(APIC_SVR, APIC_SVR_ON);
+}
+
+void lapic_x2apic(void)
+{
+	if (!(cpuid(1).ecx & 1u << 21)) {
+		guest_fail("no x2APIC in CPUID");
+	}
+	x2apic = true;
+	lapic_enable();
 }
 
 void lapic_eoi(void)
 {
-	mmio_write32(APIC_DEFAULT_BASE + APIC_EOI, 0);
+	lapic_write(APIC_EOI, 0);
 }
 
 uint32_t lapic_id(void)
 {
-	return mmio_read32(APIC_DEFAULT_BASE + APIC_ID) >> 24;
+	return x2apic ? (uint32_t)rdmsr(MSR_X2APIC(APIC_ID))
+		      : mmio_read32(APIC_DEFAULT_BASE + APIC_ID) >> 24;
 }
 
 void lapic_icr(uint32_t dest, uint32_t low)
 {
+	if (x2apic) {
+		wrmsr(MSR_X2APIC(APIC_ICR_LOW), (uint64_t)dest << 32 | low);
+		return;
+	}
 	mmio_write32(APIC_DEFAULT_BASE + APIC_ICR_HIGH, dest << 24);
 	mmio_write32(APIC_DEFAULT_BASE + APIC_ICR_LOW, low);
 	while (mmio_read32(APIC_DEFAULT_BASE + APIC_ICR_LOW) & APIC_ICR_BUSY) {
@@ -158,7 +187,7 @@ void timer_init(void)
 	if (!(cpuid(1).ecx & 1u << 24)) {
 		guest_fail("no TSC-deadline timer in CPUID");
 	}
-	mmio_write32(APIC_DEFAULT_BASE + APIC_LVT_TIMER, APIC_LVT_TSC_DEADLINE | IRQ_TIMER);
+	lapic_write(APIC_LVT_TIMER, APIC_LVT_TSC_DEADLINE | IRQ_TIMER);
 }
 
 void timer_arm(uint64_t tsc)
@@ -307,7 +336,8 @@ void pci_msix(uint32_t bdf, unsigned entry, uint32_t apic_id, unsigned vector)
 	}
 	table = pci_read32(bdf, cap + PCI_MSIX_TABLE);
 	at = pci_bar(bdf, table & 7) + (table & ~7u) + entry * PCI_MSIX_ENTRY_SIZE;
-	mmio_write32(at, (uint32_t)MSI_ADDR_BASE | apic_id << MSI_ADDR_DEST_SHIFT);
+	mmio_write32(at, (uint32_t)MSI_ADDR_BASE | (apic_id & 0xff) << MSI_ADDR_DEST_SHIFT |
+				 (apic_id >> 8) << MSI_ADDR_EXT_DEST_SHIFT);
 	mmio_write32(at + 4, 0);
 	mmio_write32(at + 8, vector);
 	mmio_write32(at + 12, 0);

@@ -16,7 +16,7 @@
 #define CODE32	  0x08
 #define DATA	  0x10
 #define CODE64	  0x18
-#define MAX_CPUS  64
+#define MAX_CPUS  1024
 #define STACK	  4096
 #define CR0_BITS  0x80000033 /* PG NE ET MP PE; neither CD nor EM nor TS */
 #define CR4_BITS  0x620      /* PAE OSFXSR OSXMMEXCPT */

@@ -107,9 +107,12 @@ def check(place, args, *words, **more):
 	(["-accel", "hvf"], ["-accel", "kvm"]),
 	(["-cpu", "qemu64", "-S"], ["-cpu", "host"]),
 	(["-cpu", "host,+nonsense", "-S"], ["-cpu", "nonsense"]),
+	(["-cpu", "host,+avx51f", "-S"], ["-cpu", "avx51f", "'avx512f'"]),
+	(["-cpu", "host,enforce=off", "-S"], ["-cpu", "enforce=off"]),
+	(["-cpu", "x86-64-v2,pmu=on", "-S"], ["-cpu", "pmu=on", "x86-64-v2"]),
 	(["-cpu", "host,phys-bits=7", "-S"], ["-cpu", "phys-bits"]),
 	(["-cpu", "host", "-cpu", "host,-x2apic"], ["-cpu", "twice"]),
-	(["-smp", "0"], ["-smp"]), (["-smp", "many"], ["-smp"]), (["-smp", "256"], ["-smp", "255"]),
+	(["-smp", "0"], ["-smp"]), (["-smp", "many"], ["-smp"]), (["-smp", "4097"], ["-smp", "4096"]),
 	(["-smp", "4,sockets=3"], ["-smp", "4"]), (["-smp", "2,maxcpus=1"], ["-smp", "maxcpus"]),
 	(["-smp", "2,maxcpus=4"], ["-smp", "hotplug"]), (["-smp", "2,colour=red"], ["-smp", "colour"]),
 	(["-m", "0"], ["-m"]), (["-m", "-1"], ["-m"]), (["-m", "1X"], ["-m"]), (["-m", "1M"], ["-m"]),
@@ -609,6 +612,15 @@ def test_each_option_is_accepted(place, name):
 def test_device_help(place):
 	done = run("-device", "help")
 	assert done.returncode == 0 and "virtio-blk-pci" in done.stdout and done.stderr == ""
+
+
+def test_cpu_help():
+	done = run("-cpu", "help")
+	assert done.returncode == 0 and done.stderr == ""
+	assert re.findall(r"^  (\S+)  +\S", done.stdout, re.M)[:5] == ["host", "max", "x86-64-v2", "x86-64-v3",
+								      "x86-64-v4"]
+	assert {"sse4.2", "avx512f", "x2apic", "kvmclock", "invtsc"} <= set(done.stdout.split())
+	assert run("-cpu", "?").stdout == done.stdout
 
 
 def test_sandbox_off_says_so(place):

@@ -32,8 +32,20 @@ def processors(_path):
 	for cpus in (1, 2, 5):
 		text, errors = run("smp", "-m", "64M", "-smp", str(cpus), "-no-reboot")
 		aps = cpus - 1
-		assert text == f"cpus={cpus} ipis={aps} timers={aps} answers={aps} PASS\n"
+		assert text == f"cpus={cpus} ipis={2 * aps} timers={aps} answers={aps} pin={aps} PASS\n"
 		assert not errors
+
+
+def many_processors(path):
+	"""Beyond 255, with gaps in the APIC ids: 72 cores take 7 bits, so the last id is 256 + 143."""
+	disk = os.path.join(path, "disk.img")
+	with open(disk, "wb") as file:
+		file.truncate(1 << 20)
+	text, errors = run("smp", "-m", "64M", "-smp", "288,sockets=2,cores=72,threads=2", "-no-reboot",
+			   "-drive", f"if=none,id=disk,format=raw,file={disk}",
+			   "-device", "virtio-blk-pci,drive=disk")
+	assert text == "cpus=288 ipis=574 timers=287 answers=287 pin=399 msi=399 PASS\n"
+	assert not errors
 
 
 def exits(_path):
@@ -62,7 +74,7 @@ def hostile(path):
 	assert text.endswith("PASS\n"), text[-500:]
 
 
-ALL = [resets, processors, exits, memory, hostile]
+ALL = [resets, processors, many_processors, exits, memory, hostile]
 
 
 @pytest.mark.host
@@ -74,7 +86,7 @@ def test_guest_here(tmp_path, what):
 	what(tmp_path)
 
 
-@pytest.mark.parametrize("what", [resets, processors, exits], ids=lambda what: what.__name__)
+@pytest.mark.parametrize("what", [resets, processors, many_processors, exits], ids=lambda what: what.__name__)
 def test_guest(tmp_path, what):
 	what(tmp_path)
 

@@ -20,8 +20,9 @@ from vm import NEMU  # noqa: E402
 
 pytestmark = pytest.mark.host
 COMMANDS = {"qmp_capabilities", "query-status", "query-version", "query-commands", "query-name",
-	    "query-uuid", "query-kvm", "query-cpus-fast", "query-iothreads", "query-chardev", "stop",
-	    "cont", "system_reset", "system_powerdown", "quit"}
+	    "query-uuid", "query-kvm", "query-cpus-fast", "query-cpu-definitions",
+	    "query-hotpluggable-cpus", "query-iothreads", "query-chardev", "stop", "cont",
+	    "system_reset", "system_powerdown", "quit"}
 LIMIT = 20
 
 
@@ -187,8 +188,13 @@ def test_queries(start):
 	assert ask("query-uuid") == {"UUID": uuid}
 	assert ask("query-version") == client.greeting["QMP"]["version"]
 	assert ask("query-kvm") == {"enabled": False, "present": False}
-	for name in ("query-cpus-fast", "query-iothreads", "query-chardev"):
+	for name in ("query-cpus-fast", "query-hotpluggable-cpus", "query-iothreads", "query-chardev"):
 		assert ask(name) == []
+	models = {m["name"]: m for m in ask("query-cpu-definitions")}
+	assert list(models) == ["host", "max", "x86-64-v2", "x86-64-v3", "x86-64-v4"]
+	assert models["host"] == {"name": "host", "typename": "host-x86_64-cpu", "migration-safe": False,
+				  "static": False, "deprecated": False}	# no host is known here
+	assert models["x86-64-v3"]["migration-safe"]
 
 
 def test_events_and_their_order(server, client):

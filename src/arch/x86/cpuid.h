@@ -15,19 +15,25 @@
 /* --- topology --- */
 struct x86_topology {
 	unsigned sockets;
-	unsigned cores;	  /* per socket */
+	unsigned dies;	  /* per socket */
+	unsigned cores;	  /* per die */
 	unsigned threads; /* per core */
 };
-#define X86_MAX_VCPUS 1024
 
 /* The APIC id of the index-th vCPU: each level takes a power of two of ids. */
 uint32_t x86_apic_id(const struct x86_topology *t, unsigned index);
-/* The highest APIC id of the machine: above 254 needs x2APIC and KVM_FEATURE_MSI_EXT_DEST_ID. */
+/* The highest APIC id of the machine. */
 uint32_t x86_apic_id_max(const struct x86_topology *t);
+/* There are ids above 254: they need x2APIC, and KVM_FEATURE_MSI_EXT_DEST_ID for interrupts. */
+bool x86_topology_wide(const struct x86_topology *t);
 
 /* --- -cpu --- */
 #define X86_MAX_FEATURE_CHANGES 64
+struct x86_base_model;
 struct x86_cpu_model {
+	const struct x86_base_model *base; /* NULL: the host's processor */
+	bool not_migratable; /* migratable=off: with what no other host can continue */
+	bool no_pmu;	     /* pmu=off; performance counters are the host's */
 	unsigned phys_bits;  /* phys-bits=N; 0: the narrowest that fits */
 	bool host_phys_bits; /* host-phys-bits=on: the host's */
 	unsigned changes;    /* +feature and -feature, in order */
@@ -36,9 +42,15 @@ struct x86_cpu_model {
 		bool on;
 	} change[X86_MAX_FEATURE_CHANGES];
 };
-/* text: "host" or "host,+feature,-feature,feature=on|off,phys-bits=N,host-phys-bits=on". 0 or
+/* text: "MODEL[,+feature|-feature|feature=on|off…][,phys-bits=N]…", see cpu_option.c. 0 or
  * -EINVAL with a sentence that names what is wrong. */
 int x86_cpu_model_parse(struct x86_cpu_model *m, const char *text, struct err *err);
+/* The i-th model that -cpu takes, with a line about it; NULL past the end. */
+const char *x86_cpu_model_name(unsigned i, const char **doc);
+/* Its j-th feature that this host lacks; NULL past the end. */
+const char *x86_cpu_model_missing(const struct kvm_cpuid2 *supported, unsigned i, unsigned j);
+/* The i-th feature that -cpu can switch; NULL past the end. */
+const char *x86_cpu_feature_name(unsigned i);
 
 /* --- physical address width --- */
 struct x86_phys_need {
@@ -62,7 +74,7 @@ struct x86_cpuid_config {
 	unsigned phys_bits; /* as x86_phys_bits_choose() said */
 };
 /* The leaves of the index-th vCPU. *out is malloc'ed, the caller frees it. -EINVAL with a
- * sentence (a feature that this host does not have), -ENOMEM. */
+ * sentence (features that this host does not have), -ENOMEM. */
 int x86_cpuid_build(const struct x86_cpuid_config *cfg, unsigned index, struct kvm_cpuid2 **out,
 		    struct err *err);
 

@@ -1,16 +1,16 @@
 /*
- * CPU features by name, and the parser of -cpu.
+ * CPU features by name.
  *
  * Names are those of the manuals in lower case with dashes, which are also QEMU's and libvirt's;
  * bits from Intel SDM vol. 2A "CPUID" and AMD APM vol. 3 appendix E; kvm- ones from KVM's
- * x86/cpuid.rst. A row costs nothing, so add what a user may want to switch off.
+ * x86/cpuid.rst. A row costs nothing, so add what a user may want to switch off. Not here: what
+ * follows from -smp (ht, cmp-legacy) or from control registers (osxsave, ospke).
+ *
+ * A name with several bits has several rows, one after the other; a bit with several names too.
  */
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "arch/x86/cpuid_int.h"
-#include "base/opts.h"
 #include "base/util.h"
 
 #define F(n, leaf_, sub, reg_, bit_)                                                           \
@@ -46,8 +46,8 @@ const struct x86_feature x86_features[] = {
 	F("cx16", 1, 0, X86_ECX, 13),
 	F("pdcm", 1, 0, X86_ECX, 15),
 	F("pcid", 1, 0, X86_ECX, 17),
-	F("sse4-1", 1, 0, X86_ECX, 19),
-	F("sse4-2", 1, 0, X86_ECX, 20),
+	F("sse4.1", 1, 0, X86_ECX, 19),
+	F("sse4.2", 1, 0, X86_ECX, 20),
 	F("x2apic", 1, 0, X86_ECX, 21),
 	F("movbe", 1, 0, X86_ECX, 22),
 	F("popcnt", 1, 0, X86_ECX, 23),
@@ -59,15 +59,29 @@ const struct x86_feature x86_features[] = {
 	F("rdrand", 1, 0, X86_ECX, 30),
 	F("hypervisor", 1, 0, X86_ECX, 31),
 	/* leaf 1 EDX */
+	F("fpu", 1, 0, X86_EDX, 0),
 	F("vme", 1, 0, X86_EDX, 1),
 	F("de", 1, 0, X86_EDX, 2),
+	F("pse", 1, 0, X86_EDX, 3),
+	F("tsc", 1, 0, X86_EDX, 4),
+	F("msr", 1, 0, X86_EDX, 5),
+	F("pae", 1, 0, X86_EDX, 6),
 	F("mce", 1, 0, X86_EDX, 7),
+	F("cx8", 1, 0, X86_EDX, 8),
+	F("apic", 1, 0, X86_EDX, 9),
+	F("sep", 1, 0, X86_EDX, 11),
 	F("mtrr", 1, 0, X86_EDX, 12),
+	F("pge", 1, 0, X86_EDX, 13),
 	F("mca", 1, 0, X86_EDX, 14),
+	F("cmov", 1, 0, X86_EDX, 15),
 	F("pat", 1, 0, X86_EDX, 16),
 	F("pse36", 1, 0, X86_EDX, 17),
 	F("clflush", 1, 0, X86_EDX, 19),
 	F("ds", 1, 0, X86_EDX, 21),
+	F("mmx", 1, 0, X86_EDX, 23),
+	F("fxsr", 1, 0, X86_EDX, 24),
+	F("sse", 1, 0, X86_EDX, 25),
+	F("sse2", 1, 0, X86_EDX, 26),
 	F("ss", 1, 0, X86_EDX, 27),
 	/* leaf 6 */
 	F("arat", 6, 0, X86_EAX, 2),
@@ -155,6 +169,7 @@ const struct x86_feature x86_features[] = {
 	N("xgetbv1", 0xD, 1, X86_EAX, 2, "xsave"),
 	N("xsaves", 0xD, 1, X86_EAX, 3, "xsave"),
 	/* KVM's own */
+	F("kvmclock", 0x40000001, 0, X86_EAX, 0),
 	F("kvmclock", 0x40000001, 0, X86_EAX, 3),
 	F("kvm-nopiodelay", 0x40000001, 0, X86_EAX, 1),
 	F("kvm-asyncpf", 0x40000001, 0, X86_EAX, 4),
@@ -184,6 +199,7 @@ const struct x86_feature x86_features[] = {
 	F("tbm", 0x80000001, 0, X86_ECX, 21),
 	F("topoext", 0x80000001, 0, X86_ECX, 22),
 	F("perfctr-core", 0x80000001, 0, X86_ECX, 23),
+	F("perfctr-nb", 0x80000001, 0, X86_ECX, 24),
 	/* leaf 80000001 EDX */
 	F("syscall", 0x80000001, 0, X86_EDX, 11),
 	F("nx", 0x80000001, 0, X86_EDX, 20),
@@ -202,21 +218,32 @@ const struct x86_feature x86_features[] = {
 	F("ibpb", 0x80000008, 0, X86_EBX, 12),
 	F("ibrs", 0x80000008, 0, X86_EBX, 14),
 	F("amd-stibp", 0x80000008, 0, X86_EBX, 15),
+	F("stibp-always-on", 0x80000008, 0, X86_EBX, 17),
 	F("amd-ssbd", 0x80000008, 0, X86_EBX, 24),
 	F("virt-ssbd", 0x80000008, 0, X86_EBX, 25),
+	F("amd-no-ssb", 0x80000008, 0, X86_EBX, 26),
+	F("amd-psfd", 0x80000008, 0, X86_EBX, 28),
+	/* leaf 80000021 EAX */
+	F("no-nested-data-bp", 0x80000021, 0, X86_EAX, 0),
+	F("lfence-always-serializing", 0x80000021, 0, X86_EAX, 2),
+	F("null-sel-clr-base", 0x80000021, 0, X86_EAX, 6),
+	F("auto-ibrs", 0x80000021, 0, X86_EAX, 8),
 };
 const unsigned x86_feature_count = ARRAY_SIZE(x86_features);
 
-static bool same_name(const char *name, const char *given)
+/* "sse4.1", "sse4_1" and "sse4-1" are the same. */
+static char plain(char c)
 {
-	for (; *name && *given; name++, given++) {
-		char c = *given == '_' || *given == '.' ? '-' : *given;
+	return c == '_' || c == '.' ? '-' : c;
+}
 
-		if (c != *name) {
-			return false;
-		}
+static bool same_name(const char *a, const char *b)
+{
+	while (*a && plain(*a) == plain(*b)) {
+		a++;
+		b++;
 	}
-	return !*name && !*given;
+	return !*a && !*b;
 }
 
 int x86_feature_find(const char *name)
@@ -229,80 +256,64 @@ int x86_feature_find(const char *name)
 	return -1;
 }
 
-static int model_change(struct x86_cpu_model *m, const char *name, bool on, struct err *err)
+unsigned x86_feature_end(unsigned f)
 {
-	int f = x86_feature_find(name);
+	unsigned i = f + 1;
 
-	if (f < 0) {
-		return err_set(err, EINVAL,
-			       "-cpu: no CPU feature '%s': see the manual for names", name);
+	while (i < x86_feature_count && !strcmp(x86_features[i].name, x86_features[f].name)) {
+		i++;
 	}
-	if (on && x86_features[f].refused) {
-		return err_set(err, EINVAL,
-			       "-cpu: feature '%s' is not available, %s: leave it "
-			       "out",
-			       name, x86_features[f].refused);
-	}
-	if (m->changes == X86_MAX_FEATURE_CHANGES) {
-		return err_set(err, EINVAL, "-cpu: more than %d features",
-			       X86_MAX_FEATURE_CHANGES);
-	}
-	m->change[m->changes].feature = f;
-	m->change[m->changes++].on = on;
-	return 0;
+	return i;
 }
 
-static int model_opt(struct x86_cpu_model *m, const struct opt *o, struct err *err)
+const char *x86_cpu_feature_name(unsigned i)
 {
-	uint64_t bits;
-	bool on;
+	unsigned f = 0;
 
-	if (o->key[0] == '+' || o->key[0] == '-') {
-		return model_change(m, o->key + 1, o->key[0] == '+', err);
+	while (f < x86_feature_count && (x86_features[f].refused || i)) {
+		i -= !x86_features[f].refused;
+		f = x86_feature_end(f);
 	}
-	if (!strcmp(o->key, "phys-bits")) {
-		if (parse_u64(o->value, &bits) < 0 || bits < 32 || bits > 52) {
-			return err_set(err, EINVAL,
-				       "-cpu: phys-bits=%s is not a number from 32 "
-				       "to 52",
-				       o->value);
+	return f < x86_feature_count ? x86_features[f].name : NULL;
+}
+
+/* How many characters have to be changed, put in or left out (Levenshtein). */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[X86_FEATURE_NAME_MAX + 1], lb = strlen(b);
+
+	if (strlen(a) > X86_FEATURE_NAME_MAX || lb > X86_FEATURE_NAME_MAX) {
+		return UINT32_MAX;
+	}
+	for (unsigned j = 0; j <= lb; j++) {
+		row[j] = j;
+	}
+	for (unsigned i = 1; a[i - 1]; i++) {
+		unsigned corner = row[0];
+
+		row[0] = i;
+		for (unsigned j = 1; j <= lb; j++) {
+			unsigned same = corner + (plain(a[i - 1]) != plain(b[j - 1]));
+
+			corner = row[j];
+			row[j] = MIN(same, MIN(row[j], row[j - 1]) + 1);
 		}
-		m->phys_bits = bits;
-		return 0;
 	}
-	if (parse_bool(o->value, &on) < 0) {
-		return err_set(err, EINVAL, "-cpu: %s=%s is neither on nor off", o->key,
-			       o->value);
-	}
-	if (!strcmp(o->key, "host-phys-bits")) {
-		m->host_phys_bits = on;
-		return 0;
-	}
-	return model_change(m, o->key, on, err);
+	return row[lb];
 }
 
-int x86_cpu_model_parse(struct x86_cpu_model *m, const char *text, struct err *err)
+const char *x86_feature_nearest(const char *name)
 {
-	struct opts o;
-	int r;
+	unsigned best = 3; /* further away it is no typing error */
+	const char *found = NULL;
 
-	*m = (struct x86_cpu_model){0};
-	r = opts_parse(&o, "-cpu", text, "model", err);
-	if (r < 0) {
-		return r;
+	for (unsigned i = 0; i < x86_feature_count; i++) {
+		unsigned d = distance(x86_features[i].name, name);
+
+		if (d < best && d < strlen(name)) {
+			best = d;
+			found = x86_features[i].name;
+		}
 	}
-	if (!o.count || strcmp(o.opt[0].key, "model") || strcmp(o.opt[0].value, "host")) {
-		r = err_set(err, EINVAL, "-cpu %s: the only model is 'host': use -cpu host",
-			    o.count ? o.opt[0].value : "");
-	}
-	for (size_t i = 1; i < o.count && r == 0; i++) {
-		r = model_opt(m, &o.opt[i], err);
-	}
-	if (r == 0 && m->phys_bits && m->host_phys_bits) {
-		r = err_set(err, EINVAL,
-			    "-cpu: phys-bits= and host-phys-bits=on contradict each "
-			    "other: give one");
-	}
-	opts_fini(&o);
-	return r;
+	return found;
 }

@@ -37,7 +37,7 @@ static void refuse(const struct kvm_cpuid2 *s, const char *cpu, const char *part
 {
 	struct x86_cpu_model m;
 	struct x86_cpuid_config cfg = {
-		.supported = s, .model = &m, .topo = {1, 1, 1}, .phys_bits = 40};
+		.supported = s, .model = &m, .topo = {1, 1, 1, 1}, .phys_bits = 40};
 	struct kvm_cpuid2 *c = NULL;
 	struct err err = {0};
 	int r = x86_cpu_model_parse(&m, cpu, &err);
@@ -54,7 +54,8 @@ static void refuse(const struct kvm_cpuid2 *s, const char *cpu, const char *part
 
 static void test_apic_ids(void **state)
 {
-	struct x86_topology flat = {1, 4, 1}, odd = {2, 3, 2}, many = {300, 1, 1};
+	struct x86_topology flat = {1, 1, 4, 1}, odd = {2, 1, 3, 2}, many = {300, 1, 1, 1};
+	struct x86_topology dies = {2, 3, 2, 2};
 	const uint32_t ids[12] = {0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13};
 
 	for (unsigned i = 0; i < 4; i++) {
@@ -64,13 +65,20 @@ static void test_apic_ids(void **state)
 		assert_int_equal(x86_apic_id(&odd, i), ids[i]);
 	}
 	assert_int_equal(x86_apic_id_max(&odd), 13);
+	assert_int_equal(x86_apic_id(&dies, 4), 4);  /* 2 + 1 + 1 bits below the socket */
+	assert_int_equal(x86_apic_id(&dies, 12), 16);
+	assert_int_equal(x86_apic_id_max(&dies), 16 + 8 + 3);
+	assert_false(x86_topology_wide(&dies));
+	assert_true(x86_topology_wide(&many));
+	assert_true(x86_topology_wide(&(struct x86_topology){2, 1, 72, 1}) == false);
+	assert_true(x86_topology_wide(&(struct x86_topology){4, 1, 33, 2}));
 	assert_int_equal(x86_apic_id_max(&many), 299);
 }
 
 static void test_amd_topology(void **state)
 {
 	struct kvm_cpuid2 *s = fixture_amd();
-	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){2, 3, 2}, 9); /* id 11 */
+	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){2, 1, 3, 2}, 9); /* id 11 */
 	const struct kvm_cpuid_entry2 *e;
 
 	e = leaf(c, 1, 0);
@@ -115,7 +123,7 @@ static void test_amd_topology(void **state)
 	assert_int_equal(leaf(c, 0x40000001, 0)->eax, 0x01007EFB);
 	free(c);
 
-	c = build(s, "host", (struct x86_topology){1, 1, 1}, 0);
+	c = build(s, "host", (struct x86_topology){1, 1, 1, 1}, 0);
 	assert_int_equal(leaf(c, 1, 0)->ebx, 0x00010800);
 	assert_false(leaf(c, 1, 0)->edx & 1u << 28);
 	assert_int_equal(leaf(c, 0x80000001, 0)->ecx & 6, 0);
@@ -127,7 +135,7 @@ static void test_amd_topology(void **state)
 static void test_intel_topology(void **state)
 {
 	struct kvm_cpuid2 *s = fixture_intel();
-	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){1, 4, 2}, 5);
+	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){1, 1, 4, 2}, 5);
 
 	assert_int_equal(leaf(c, 4, 0)->eax, 3u << 26 | 1 << 14 | 0x121);
 	assert_int_equal(leaf(c, 4, 2)->eax, 3u << 26 | 1 << 14 | 0x143);
@@ -153,7 +161,7 @@ static void test_intel_topology(void **state)
 static void test_features(void **state)
 {
 	struct kvm_cpuid2 *s = fixture_intel();
-	struct x86_topology one = {1, 1, 1};
+	struct x86_topology one = {1, 1, 1, 1};
 	struct kvm_cpuid2 *c = build(s, "host", one, 0);
 
 	assert_int_equal(leaf(c, 0xD, 0)->eax, 0x602E7);
@@ -189,25 +197,130 @@ static void test_features(void **state)
 	refuse(s, "host,+svm", "svm");
 	refuse(s, "host,+vmx", "nested");
 	refuse(s, "host,+xop", "xop"); /* this host has none */
-	refuse(NULL, "host,+warp-drive", "warp-drive");
+	refuse(NULL, "host,+warp-drive", "'warp-drive': -cpu help");
+	refuse(NULL, "host,+avx51f", "mean 'avx512f'");
+	refuse(NULL, "host,sse4.3=off", "mean 'sse4.1'");
+	refuse(NULL, "host,hv_relaxed=on", "Hyper-V");
+	refuse(s, "host,+avx2,-avx", "'avx2' needs 'avx'");
+	refuse(NULL, "host,check=off", "check=off");
+	refuse(NULL, "host,enforce=off", "enforce=off");
 	refuse(NULL, "host,pcid=maybe", "maybe");
 	refuse(NULL, "host,phys-bits=20", "phys-bits=20");
 	refuse(NULL, "host,phys-bits=x", "phys-bits=x");
 	refuse(NULL, "host,phys-bits=40,host-phys-bits=on", "contradict");
-	refuse(NULL, "qemu64", "host");
+	refuse(NULL, "qemu64", "'qemu64' is no model; there are host");
+	refuse(NULL, "", "host");
+	refuse(NULL, "level=5", "host");
 	refuse(NULL, "host,-avx,-avx", "avx");
 	free(s);
+}
+
+static void test_dies(void **state)
+{
+	struct x86_topology t = {2, 2, 3, 2};
+	struct kvm_cpuid2 *s = fixture_amd();
+	struct kvm_cpuid2 *c = build(s, "host", t, 20); /* socket 1, die 1, core 1, thread 0 */
+	const uint32_t id = 1 << 4 | 1 << 3 | 1 << 1;
+
+	assert_int_equal(x86_apic_id(&t, 20), id);
+	assert_int_equal(leaf(c, 0, 0)->eax, 0x1F);
+	assert_int_equal(leaf(c, 0xB, 1)->eax, 4); /* knows no dies: the socket */
+	assert_int_equal(leaf(c, 0xB, 1)->ebx, 12);
+	assert_int_equal(leaf(c, 0x1F, 0)->ecx, 0x100);
+	assert_int_equal(leaf(c, 0x1F, 1)->eax, 3);
+	assert_int_equal(leaf(c, 0x1F, 1)->ebx, 6);
+	assert_int_equal(leaf(c, 0x1F, 1)->ecx, 0x201);
+	assert_int_equal(leaf(c, 0x1F, 2)->eax, 4);
+	assert_int_equal(leaf(c, 0x1F, 2)->ebx, 12);
+	assert_int_equal(leaf(c, 0x1F, 2)->ecx, 0x502);
+	assert_int_equal(leaf(c, 0x1F, 2)->edx, id);
+	assert_int_equal(leaf(c, 0x1F, 3)->eax | leaf(c, 0x1F, 3)->ebx, 0);
+	assert_int_equal(leaf(c, 0x1F, 3)->ecx, 3);
+	assert_int_equal(leaf(c, 1, 0)->ebx >> 16 & 0xFF, 16);
+	assert_int_equal(leaf(c, 0x80000008, 0)->ecx & 0xFFFF, 4 << 12 | 11);
+	assert_int_equal(leaf(c, 0x8000001D, 3)->eax >> 14, 7); /* a level 3 cache for each die */
+	assert_int_equal(leaf(c, 0x8000001E, 0)->ebx, 0x0105);
+	assert_int_equal(leaf(c, 0x8000001E, 0)->ecx, 0x103); /* two nodes a socket, this is 3 */
+	free(c);
+	free(s);
+
+	s = fixture_intel();
+	c = build(s, "host", t, 20);
+	assert_int_equal(leaf(c, 4, 0)->eax >> 14, 7u << 12 | 1);
+	assert_int_equal(leaf(c, 4, 3)->eax >> 14, 7u << 12 | 7);
+	assert_int_equal(leaf(c, 0x1F, 2)->ecx, 0x502);
+	free(c);
+	free(s);
+}
+
+static void test_properties(void **state)
+{
+	struct x86_topology one = {1, 1, 1, 1};
+	struct kvm_cpuid2 *s = fixture_intel(), *c;
+	struct kvm_cpuid_entry2 *e;
+	struct x86_cpu_model m;
+
+	/* a host with counters and an invariant TSC */
+	s = realloc(s, sizeof(*s) + (s->nent + 2) * sizeof(*e));
+	e = &s->entries[s->nent];
+	memset(e, 0, 2 * sizeof(*e));
+	e[0] = (struct kvm_cpuid_entry2){.function = 0xA, .eax = 0x07300802};
+	e[1] = (struct kvm_cpuid_entry2){.function = 0x80000007, .edx = 0x100};
+	s->nent += 2;
+
+	c = build(s, "host", one, 0);
+	assert_int_equal(leaf(c, 0xA, 0)->eax, 0x07300802);
+	assert_int_equal(leaf(c, 0x80000007, 0)->edx, 0);
+	assert_true(leaf(c, 1, 0)->ecx & 1u << 15); /* pdcm */
+	free(c);
+	c = build(s, "max,migratable=off,pmu=off,enforce,check=on", one, 0);
+	assert_int_equal(leaf(c, 0xA, 0)->eax, 0);
+	assert_int_equal(leaf(c, 0x80000007, 0)->edx, 0x100);
+	assert_false(leaf(c, 1, 0)->ecx & 1u << 15);
+	free(c);
+	c = build(s, "host,+invtsc,-hypervisor,-kvmclock", one, 0);
+	assert_int_equal(leaf(c, 0x80000007, 0)->edx, 0x100);
+	assert_false(leaf(c, 1, 0)->ecx & 1u << 31);
+	assert_int_equal(leaf(c, 0x40000001, 0)->eax & 9, 0); /* both of them */
+	free(c);
+	free(s);
+
+	assert_int_equal(x86_cpu_model_parse(&m, "host", NULL), 0);
+	assert_false(m.no_pmu);
+	assert_int_equal(x86_cpu_model_parse(&m, "host,pmu=off", NULL), 0);
+	assert_true(m.no_pmu);
+	assert_int_equal(x86_cpu_model_parse(&m, "x86-64-v2,migratable=on,pmu=off", NULL), 0);
+	assert_true(m.no_pmu);
+	refuse(NULL, "x86-64-v2,migratable=off", "migratable=off");
+	refuse(NULL, "x86-64-v3,pmu=on", "pmu=on");
+	refuse(NULL, "host,pmu=some", "some");
 }
 
 static void test_many_cpus(void **state)
 {
 	struct kvm_cpuid2 *s = fixture_amd();
-	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){300, 1, 1}, 299);
+	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){300, 1, 1, 1}, 299);
 
 	assert_int_equal(leaf(c, 0xB, 0)->edx, 299);
 	assert_int_equal(leaf(c, 1, 0)->ebx >> 24, 299 & 0xFF);
 	assert_true(leaf(c, 0x40000001, 0)->eax & 1u << 15); /* 15-bit MSI destinations */
 	free(c);
+	/* also where no more than 255 have ids that large */
+	c = build(s, "host", (struct x86_topology){3, 1, 65, 1}, 0);
+	assert_true(leaf(c, 0x40000001, 0)->eax & 1u << 15);
+	free(c);
+	c = NULL;
+	{
+		struct x86_cpu_model m;
+		struct x86_cpuid_config cfg = {
+			.supported = s, .model = &m, .topo = {300, 1, 1, 1}, .phys_bits = 40};
+		struct err err = {0};
+
+		assert_int_equal(x86_cpu_model_parse(&m, "host,-x2apic", &err), 0);
+		assert_int_equal(x86_cpuid_build(&cfg, 0, &c, &err), -EINVAL);
+		assert_non_null(strstr(err.msg, "x2apic"));
+		assert_null(c);
+	}
 	free(s);
 }
 
@@ -221,7 +334,7 @@ static void test_old_host(void **state)
 		{.function = 0x80000001, .edx = 0x20100800},
 	};
 	struct kvm_cpuid2 *s = fixture(old, 4);
-	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){1, 2, 1}, 1);
+	struct kvm_cpuid2 *c = build(s, "host", (struct x86_topology){1, 1, 2, 1}, 1);
 
 	assert_int_equal(leaf(c, 0, 0)->eax, 0xB);
 	assert_int_equal(leaf(c, 0xB, 0)->edx, 1);
@@ -237,7 +350,7 @@ static void test_too_many_leaves(void **state)
 	struct kvm_cpuid2 *s = calloc(1, sizeof(*s) + 300 * sizeof(s->entries[0]));
 	struct x86_cpu_model m = {0};
 	struct x86_cpuid_config cfg = {
-		.supported = s, .model = &m, .topo = {1, 1, 1}, .phys_bits = 40};
+		.supported = s, .model = &m, .topo = {1, 1, 1, 1}, .phys_bits = 40};
 	struct kvm_cpuid2 *c;
 	struct err err;
 
@@ -256,7 +369,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_apic_ids),	cmocka_unit_test(test_amd_topology),
 		cmocka_unit_test(test_intel_topology),	cmocka_unit_test(test_features),
-		cmocka_unit_test(test_many_cpus),	cmocka_unit_test(test_old_host),
+		cmocka_unit_test(test_many_cpus), cmocka_unit_test(test_dies),
+		cmocka_unit_test(test_properties),cmocka_unit_test(test_old_host),
 		cmocka_unit_test(test_too_many_leaves),
 	};
 

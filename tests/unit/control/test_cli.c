@@ -306,12 +306,12 @@ static void test_refusals(void **state)
 		{"-mem-path a -mem-path b", "-mem-path"},
 		{"-numa node,nodeid=0,nodeid=1", "nodeid"},
 		{"-smp 0", "cpus=0"},
-		{"-smp 256", "256"},
+		{"-smp 4097", "4096"},
 		{"-smp x", "cpus=x"},
 		{"-smp 4,sockets=3", "-smp"},
 		{"-smp 2,maxcpus=4", "maxcpus=4"},
 		{"-smp 4,maxcpus=2", "maxcpus=2"},
-		{"-smp sockets=16,cores=16", "-smp"},
+		{"-smp sockets=65,cores=64", "-smp"},
 		{"-smp 2,colour=red", "colour"},
 		{"-smp 4,cores=4,threads=2", "-smp"},
 		{"-cpu host -cpu max", "-cpu"},
@@ -368,6 +368,8 @@ static void test_smp_topologies(void **state)
 		{"maxcpus=3", 3, 1, 1, 3, 1},
 		{"4,maxcpus=4", 4, 1, 1, 4, 1},
 		{"255", 255, 1, 1, 255, 1},
+		{"288,sockets=2,threads=2", 288, 2, 1, 72, 2},
+		{"4096,dies=2", 4096, 1, 2, 2048, 1},
 	};
 	struct vm_config c;
 	char line[128];

@@ -212,6 +212,8 @@ static void test_many_cpus(void **state)
 	struct err err;
 	const struct acpi_table_ref *r;
 	struct acpi_madt_x2apic x;
+	struct acpi_madt_lapic_nmi nmi;
+	struct acpi_madt_x2apic_nmi nmi2;
 
 	assert_int_equal(acpi_build(&t, &f, &err), 0);
 	check_tables(&t);
@@ -220,8 +222,26 @@ static void test_many_cpus(void **state)
 	assert_int_equal(x.type, ACPI_MADT_X2APIC);
 	assert_int_equal(le32_get(x.x2apic_id), 255);
 	assert_int_equal(le32_get(x.processor_uid), 255);
+	/* the last two: NMIs of the one kind of processors and of the other */
+	memcpy(&nmi, t.data + r->off + r->len - sizeof(nmi) - sizeof(nmi2), sizeof(nmi));
+	assert_int_equal(nmi.type, ACPI_MADT_LAPIC_NMI);
+	assert_int_equal(nmi.processor_uid, 0xff);
+	memcpy(&nmi2, t.data + r->off + r->len - sizeof(nmi2), sizeof(nmi2));
+	assert_int_equal(nmi2.type, ACPI_MADT_X2APIC_NMI);
+	assert_int_equal(le32_get(nmi2.processor_uid), UINT32_MAX);
+	assert_int_equal(nmi2.lint, 1);
 	acpi_free(&t);
-	f.ncpus++;
+	/* few processors with a gap: the id decides, not the number */
+	f.ncpus = 2;
+	cpus[1].apic_id = 399;
+	assert_int_equal(acpi_build(&t, &f, &err), 0);
+	r = acpi_find(&t, "APIC");
+	memcpy(&x, t.data + r->off + 44 + 8, sizeof(x));
+	assert_int_equal(x.type, ACPI_MADT_X2APIC);
+	assert_int_equal(le32_get(x.x2apic_id), 399);
+	assert_int_equal(le32_get(x.processor_uid), 1);
+	acpi_free(&t);
+	f.ncpus = ACPI_MAX_CPUS + 1;
 	assert_int_equal(acpi_build(&t, &f, &err), -EINVAL);
 	assert_non_null(strstr(err.msg, "4097 processors"));
 }

@@ -102,7 +102,9 @@ static struct smbios_facts facts(void)
 		.has_uuid = true,
 		.uuid = {0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb,
 			 0xcc, 0xdd, 0xee, 0xff},
-		.ncpus = 4,
+		.ncpus = 12,
+		.sockets = 2,
+		.threads = 2,
 		.ram_low = 2 * GiB,
 		.ram_high = 4 * GiB,
 	};
@@ -134,7 +136,10 @@ static void test_structures(void **state)
 	memcpy(&t3, find(&t, 3, 0), sizeof(t3));
 	assert_string_equal(string(find(&t, 3, 0), t3.asset_tag), "first \"guest\"");
 	memcpy(&t4, find(&t, 4, 0), sizeof(t4));
-	assert_int_equal(t4.core_count, 4);
+	assert_int_equal(t4.core_count, 3);
+	assert_int_equal(t4.thread_count, 6);
+	assert_string_equal(string(find(&t, 4, 1), t4.socket), "CPU 1");
+	assert_null(find(&t, 4, 2));
 	memcpy(&t16, find(&t, 16, 0), sizeof(t16));
 	assert_int_equal(le32_get(t16.max_capacity), 6 * MiB);
 	assert_int_equal(le16_get(t16.devices), 1);
@@ -154,6 +159,7 @@ static void test_limits(void **state)
 	struct smbios s;
 	struct table t;
 	struct smbios_type3 t3;
+	struct smbios_type4 t4;
 	struct smbios_type17 t17;
 	struct smbios_type19 t19;
 	char name[200];
@@ -167,9 +173,15 @@ static void test_limits(void **state)
 	f.name = name;
 	f.has_uuid = false;
 	f.ncpus = 1000;
+	f.sockets = f.threads = 1;
 	f.ram_high = 5000 * GiB + 3 * MiB;
 	assert_int_equal(smbios_build(&s, &f, NULL), 0);
 	t = walk(s.data, s.len);
+	memcpy(&t4, find(&t, 4, 0), sizeof(t4));
+	assert_int_equal(t4.core_count, 255);
+	assert_int_equal(t4.thread_count, 255);
+	assert_int_equal(le16_get(t4.core_count2), 1000);
+	assert_int_equal(le16_get(t4.thread_count2), 1000);
 	memcpy(&t3, find(&t, 3, 0), sizeof(t3));
 	assert_int_equal(strlen(string(find(&t, 3, 0), t3.asset_tag)), 64);
 	assert_memory_equal(string(find(&t, 3, 0), t3.asset_tag), "??xxx", 5);

@@ -140,7 +140,7 @@ void guest_new(struct guest *g, unsigned n)
 		struct x86_cpuid_config c = {
 			.supported = supported,
 			.model = &model,
-			.topo = {1, n, 1},
+			.topo = {1, 1, n, 1},
 			.phys_bits = x86_phys_bits_host(supported),
 		};
 		struct kvm_cpuid2 *cpuid;
