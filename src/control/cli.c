@@ -38,7 +38,7 @@ static const struct cli_option options[] = {
 	{"smp", "[cpus=]N[,sockets=…,dies=…,cores=…,threads=…]", cli_set_smp,
 	 "number of virtual CPUs and how they are arranged", 0},
 	{"m", "[size=]SIZE", cli_set_m, "memory of the guest, in MiB or with a suffix (512, 2G)", 0},
-	{"kernel", "FILE", cli_set_string, "start this Linux kernel (bzImage) without firmware",
+	{"kernel", "FILE", cli_set_string, "start this kernel: a bzImage, or an ELF file with a PVH entry",
 	 CFG(kernel)},
 	{"initrd", "FILE", cli_set_string, "initial RAM disk for -kernel", CFG(initrd)},
 	{"append", "TEXT", cli_set_string, "kernel command line for -kernel", CFG(append)},

@@ -439,7 +439,10 @@ int board_reset(struct machine *m, struct err *err)
 
 		memset(&init.regs, 0, sizeof(init.regs));
 		x86_regs_reset(&init.regs, &init.sregs, i == 0, b->signature);
-		if (direct && i == 0) {
+		if (direct && i == 0 && b->entry.pvh) {
+			x86_regs_pvh(&init.regs, &init.sregs, (uint32_t)b->entry.entry,
+				     (uint32_t)b->entry.boot_params);
+		} else if (direct && i == 0) {
 			x86_regs_long_mode(&init.regs, &init.sregs, b->entry.tables, b->entry.entry,
 					   b->entry.boot_params);
 		}
