@@ -20,12 +20,17 @@ struct opts {
 	const char *what; /* for messages: "-drive", "-device virtio-blk-pci"; not owned */
 	struct opt *opt;
 	size_t count;
+	bool repeat; /* a key may stand several times */
 };
 
 /* Parses text; first_key may be NULL (then a first bare word is a boolean like any other).
  * At most 64 keys, a key given twice is an error (-EINVAL). opts_fini() frees. */
 int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
 	       struct err *err);
+/* The same for lists: a key may stand several times. opts_get() gives a key's values one after
+ * the other, then NULL. */
+int opts_parse_repeated(struct opts *o, const char *what, const char *text,
+			const char *first_key, struct err *err);
 /* Adds a pair, copies both (JSON objects become opts this way). The list starts as
  * (struct opts){.what = …}. -EINVAL as above, -ENOMEM; what was there before stays. */
 int opts_add(struct opts *o, const char *key, const char *value, struct err *err);
@@ -66,5 +71,7 @@ void opts_free_struct(const struct opt_desc *descs, void *obj);
 int parse_size(const char *text, char def_unit, uint64_t *out);
 int parse_u64(const char *text, uint64_t *out);
 int parse_bool(const char *text, bool *out);
+/* "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx", into bytes in the order of the text. */
+int parse_uuid(const char *text, uint8_t out[16]);
 
 #endif

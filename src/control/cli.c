@@ -64,7 +64,10 @@ static const struct cli_option options[] = {
 	{"name", "[guest=]TEXT", cli_set_name, "name of the virtual machine", 0},
 	{"uuid", "UUID", cli_set_uuid, "its UUID, shown to the guest", 0},
 	{"rtc", "base=utc", cli_set_rtc, "the clock runs in UTC", 0},
-	{"boot", "[menu=off][,strict=on|off]", cli_set_boot, "no boot menu", 0},
+	{"smbios", "type=N,KEY=VALUE…", cli_set_smbios,
+	 "what the tables of type 0, 1, 2, 3, 4, 11 and 17 say of the machine", 0},
+	{"boot", "[order=c|n|cn|nc][,menu=on|off][,splash-time=MS][,strict=on|off]", cli_set_boot,
+	 "what firmware starts from, if no device has a bootindex; a wait for its menu", 0},
 	{"S", NULL, cli_set_flag, "do not start the guest; wait for cont over QMP",
 	 CFG(start_paused)},
 	{"no-reboot", NULL, cli_set_flag, "end instead of rebooting", CFG(no_reboot)},
@@ -120,6 +123,10 @@ static int cli_finish(struct cli *c, struct err *err)
 	}
 	if (cfg->append && !cfg->kernel) {
 		return err_set(err, EINVAL, "-append needs -kernel; name the kernel that it is for");
+	}
+	if (cfg->boot_wait_set && !cfg->boot_menu) {
+		return err_set(err, EINVAL, "-boot: splash-time= needs menu=on; it is how long the menu "
+			       "can be called");
 	}
 	if (cfg->daemonize && cfg->nographic && !cfg->nodefaults && !cfg->nserial) {
 		return err_set(err, EINVAL, "-daemonize cannot be used with a serial port on the "

@@ -268,6 +268,7 @@ void machine_free(struct machine *m)
 	board_free(m);
 	backends_close(m);
 	free(m->serials);
+	bootorder_fini(&m->bootorder);
 	free(m);
 }
 
