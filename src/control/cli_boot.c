@@ -61,9 +61,8 @@ int cli_set_boot(struct cli *c, const struct cli_option *o, const char *arg, str
 		cfg->boot_wait_set = true;
 		cfg->boot_wait_ms = (uint16_t)ms;
 	}
-	v = opts_get(&opts, "strict");
-	if (!ret && v &&
-	    parse_bool(v, &strict)) { /* what is not named is not tried in any case */
+	v = opts_get(&opts, "strict"); /* what is not named is not tried in any case */
+	if (!ret && v && parse_bool(v, &strict)) {
 		ret = err_set(err, EINVAL, "-boot: strict=%s is neither on nor off", v);
 	}
 	for (size_t i = 0; !ret && i < ARRAY_SIZE(boot_fixed); i++) {

@@ -62,34 +62,16 @@ static void put_node(FILE *out, const struct pci_func *f, const char *name)
 	}
 }
 
-struct finding {
-	const char *id;
-	struct pci_func *f;
-};
-
-static int find(struct pci_func *f, void *arg)
-{
-	struct finding *w = arg;
-
-	if (!strcmp(f->name, w->id)) {
-		w->f = f;
-	}
-	return w->f != NULL;
-}
-
-static void put_path(FILE *out, struct pci_bus *root, const struct boot_entry *e)
+static void put_path(FILE *out, const struct pci_func *f, enum boot_kind kind)
 {
 	static const char *const node[] = {[BOOT_DISK] = "scsi", [BOOT_NET] = "ethernet"};
 	static const char *const unit[] = {
 		[BOOT_DISK] = "disk@0,0",
 		[BOOT_NET] = "ethernet-phy@0",
 	};
-	struct finding w = {.id = e->id};
 
-	if (pci_for_each(root, find, &w)) {
-		put_node(out, w.f, node[e->kind]);
-		fprintf(out, "/%s\n", unit[e->kind]);
-	}
+	put_node(out, f, node[kind]);
+	fprintf(out, "/%s\n", unit[kind]);
 }
 
 static int by_index(const void *a, const void *b)
@@ -100,28 +82,30 @@ static int by_index(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Those of a kind in the order of the bus. */
-struct listing {
+/* Writes one entry, or, in the order of the bus, those of a kind. */
+struct writing {
 	FILE *out;
-	struct pci_bus *root;
 	const struct bootorder *b;
+	const struct boot_entry *only; /* NULL: all of the kind */
 	enum boot_kind kind;
 };
 
-static int list_kind(struct pci_func *f, void *arg)
+static int write_func(struct pci_func *f, void *arg)
 {
-	const struct listing *l = arg;
+	const struct writing *w = arg;
 
-	for (size_t i = 0; i < l->b->count; i++) {
-		if (l->b->entry[i].kind == l->kind && !strcmp(l->b->entry[i].id, f->name)) {
-			put_path(l->out, l->root, &l->b->entry[i]);
+	for (size_t i = 0; i < w->b->count; i++) {
+		const struct boot_entry *e = &w->b->entry[i];
+
+		if ((w->only ? e == w->only : e->kind == w->kind) && !strcmp(e->id, f->name)) {
+			put_path(w->out, f, e->kind);
 		}
 	}
 	return 0;
 }
 
-int bootorder_text(const struct bootorder *b, struct pci_bus *root, const char *order,
-		   char **text, struct err *err)
+int bootorder_text(struct bootorder *b, struct pci_bus *root, const char *order, char **text,
+		   struct err *err)
 {
 	bool indexed = false;
 	size_t len = 0;
@@ -150,13 +134,19 @@ int bootorder_text(const struct bootorder *b, struct pci_bus *root, const char *
 	}
 	for (size_t i = 0; indexed && i < b->count; i++) {
 		if (b->entry[i].index != BOOTINDEX_NONE) {
-			put_path(out, root, &b->entry[i]);
+			struct writing w = {.out = out, .b = b, .only = &b->entry[i]};
+
+			pci_for_each(root, write_func, &w);
 		}
 	}
 	for (; *order; order++) {
-		struct listing l = {out, root, b, *order == 'c' ? BOOT_DISK : BOOT_NET};
+		struct writing w = {
+			.out = out,
+			.b = b,
+			.kind = *order == 'c' ? BOOT_DISK : BOOT_NET,
+		};
 
-		pci_for_each(root, list_kind, &l);
+		pci_for_each(root, write_func, &w);
 	}
 	if (fclose(out)) {
 		free(*text);

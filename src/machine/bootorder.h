@@ -29,7 +29,7 @@ void bootorder_fini(struct bootorder *b);
 
 /* The text with its NUL, allocated; NULL in *text if there is no order: neither an index nor
  * `order` ("c" disks, "n" network, or both; as in -boot). Not both: -EINVAL with a sentence. */
-int bootorder_text(const struct bootorder *b, struct pci_bus *root, const char *order,
-		   char **text, struct err *err);
+int bootorder_text(struct bootorder *b, struct pci_bus *root, const char *order, char **text,
+		   struct err *err);
 
 #endif

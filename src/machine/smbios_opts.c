@@ -113,17 +113,20 @@ static int take_numbers(struct smbios_facts *f, struct opts *o, uint64_t type, s
 static int take_firmware(struct smbios_facts *f, struct opts *o, struct err *err)
 {
 	const char *v = opts_get(o, "release");
+	unsigned major, minor;
 	bool uefi = true;
 	int end = 0;
 
 	if (v) {
-		if (sscanf(v, "%3hhu.%3hhu%n", &f->release[0], &f->release[1], &end) != 2 ||
-		    v[end]) {
+		if (sscanf(v, "%3u.%3u%n", &major, &minor, &end) != 2 || v[end] ||
+		    major > 255 || minor > 255) {
 			return err_set(err, EINVAL,
 				       "-smbios type=0: release=%s is not of the form "
 				       "MAJOR.MINOR, with numbers up to 255",
 				       v);
 		}
+		f->release[0] = (uint8_t)major;
+		f->release[1] = (uint8_t)minor;
 		f->has_release = true;
 	}
 	v = opts_get(o, "uefi");

@@ -53,7 +53,9 @@ int x86_linux_check(const void *head, size_t head_len, uint64_t file_size, const
 	end = HDR_MAGIC + ((const uint8_t *)head)[HDR_JUMP_LEN];
 	if (h.boot_flag != HDR_BOOT || h.header != HDR_HDRS) {
 		return err_set(err, EINVAL,
-			       "-kernel %s: not a Linux kernel for x86: give a bzImage", name);
+			       "-kernel %s: not a Linux kernel for x86: give a bzImage or a "
+			       "vmlinux",
+			       name);
 	}
 	if (h.version < HDR_VERSION || end < HDR_END) {
 		return err_set(err, EINVAL,

@@ -114,7 +114,8 @@ static void test_refusals(void **state)
 		{"file=smbios.bin", NULL, "file=smbios.bin"},
 		{"type=0,colour=red", NULL, "colour"},
 		{"type=0,release=1", NULL, "release=1"},
-		{"type=0,release=1.256x", NULL, "release"},
+		{"type=0,release=1.256", NULL, "release=1.256"},
+		{"type=0,release=1.2x", NULL, "release=1.2x"},
 		{"type=0,uefi=maybe", NULL, "uefi=maybe"},
 		{"type=2,sku=x", NULL, "sku"}, /* a key of another type */
 		{"type=1,serial=a,serial=b", NULL, "serial is given twice"},
