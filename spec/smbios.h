@@ -47,6 +47,18 @@ struct smbios_type1 { /* 7.2 system */
 } __attribute__((packed));
 #define SMBIOS_WAKE_UP_POWER_SWITCH 6
 
+struct smbios_type2 { /* 7.3 baseboard */
+	struct smbios_header header;
+	uint8_t manufacturer, product, version, serial, asset_tag;
+	uint8_t features;
+	uint8_t location;
+	le16 chassis;
+	uint8_t type;
+	uint8_t contained;
+} __attribute__((packed));
+#define SMBIOS_BOARD_HOSTING	 (1u << 0)
+#define SMBIOS_BOARD_MOTHERBOARD 10
+
 struct smbios_type3 { /* 7.4 chassis */
 	struct smbios_header header;
 	uint8_t manufacturer, type, version, serial, asset_tag;
@@ -78,7 +90,13 @@ struct smbios_type4 { /* 7.5 processor */
 #define SMBIOS_CPU_UPGRADE_OTHER 1
 #define SMBIOS_CPU_64BIT	 (1u << 2)
 #define SMBIOS_CPU_MULTI_CORE	 (1u << 3)
+#define SMBIOS_CPU_MULTI_THREAD	 (1u << 4)
 #define SMBIOS_NO_HANDLE	 0xffff
+
+struct smbios_type11 { /* 7.12 OEM strings */
+	struct smbios_header header;
+	uint8_t count;
+} __attribute__((packed));
 
 struct smbios_type16 { /* 7.17 memory array */
 	struct smbios_header header;

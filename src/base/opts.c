@@ -15,6 +15,7 @@
 #include "base/opts.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,6 +81,31 @@ int parse_bool(const char *text, bool *out)
 		}
 	}
 	return -EINVAL;
+}
+
+int parse_uuid(const char *text, uint8_t out[16])
+{
+	static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+	size_t n = 0;
+
+	if (strlen(text) != sizeof(form) - 1) {
+		return -EINVAL;
+	}
+	for (size_t i = 0; form[i]; i++) {
+		if (form[i] == '-' ? text[i] != '-' : !isxdigit((unsigned char)text[i])) {
+			return -EINVAL;
+		}
+	}
+	for (size_t i = 0; form[i]; i += 2) {
+		char pair[3] = {text[i], text[i + 1], 0};
+
+		if (form[i] == '-') {
+			i--; /* the dash alone */
+			continue;
+		}
+		out[n++] = (uint8_t)strtoul(pair, NULL, 16);
+	}
+	return 0;
 }
 
 /* The power of two of a unit letter, or -EINVAL. */
@@ -193,7 +219,7 @@ static int opts_take(struct opts *o, char *key, char *value, struct err *err)
 			    o->what);
 		goto free_pair;
 	}
-	if (opts_find(o, key)) {
+	if (!o->repeat && opts_find(o, key)) {
 		r = err_set(err, EINVAL, "%s: '%s' is given twice; give it once", o->what, key);
 		goto free_pair;
 	}
@@ -253,20 +279,13 @@ static char *list_key(const char *list, unsigned i)
 	return asprintf(&key, "%s.%u", list, i) < 0 ? NULL : key;
 }
 
-int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
-	       struct err *err)
-{
-	return opts_parse_list(o, what, text, first_key, NULL, err);
-}
-
-int opts_parse_list(struct opts *o, const char *what, const char *text, const char *first_key,
-		    const char *list, struct err *err)
+static int opts_fill(struct opts *o, const char *text, const char *first_key, const char *list,
+		     struct err *err)
 {
 	const char *p = text;
 	unsigned items = 0;
 	int r;
 
-	*o = (struct opts){.what = what};
 	while (*p) {
 		size_t n = strcspn(p, "=,");
 		char *key, *value;
@@ -296,6 +315,27 @@ int opts_parse_list(struct opts *o, const char *what, const char *text, const ch
 	return 0;
 }
 
+int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
+	       struct err *err)
+{
+	*o = (struct opts){.what = what};
+	return opts_fill(o, text, first_key, NULL, err);
+}
+
+int opts_parse_list(struct opts *o, const char *what, const char *text, const char *first_key,
+		    const char *list, struct err *err)
+{
+	*o = (struct opts){.what = what};
+	return opts_fill(o, text, first_key, list, err);
+}
+
+int opts_parse_repeated(struct opts *o, const char *what, const char *text,
+			const char *first_key, struct err *err)
+{
+	*o = (struct opts){.what = what, .repeat = true};
+	return opts_fill(o, text, first_key, NULL, err);
+}
+
 void opts_fini(struct opts *o)
 {
 	for (size_t i = 0; i < o->count; i++) {
@@ -309,13 +349,15 @@ void opts_fini(struct opts *o)
 
 const char *opts_get(struct opts *o, const char *key)
 {
-	struct opt *opt = opts_find(o, key);
+	for (size_t i = 0; i < o->count; i++) {
+		struct opt *opt = &o->opt[i];
 
-	if (!opt) {
-		return NULL;
+		if (!strcmp(opt->key, key) && !(o->repeat && opt->used)) {
+			opt->used = true;
+			return opt->value;
+		}
 	}
-	opt->used = true;
-	return opt->value;
+	return NULL;
 }
 
 const char *opts_get_item(struct opts *o, const char *list, unsigned i)

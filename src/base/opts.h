@@ -20,6 +20,7 @@ struct opts {
 	const char *what; /* for messages: "-drive", "-device virtio-blk-pci"; not owned */
 	struct opt *opt;
 	size_t count;
+	bool repeat; /* a key may stand several times */
 };
 
 /* Parses text; first_key may be NULL (then a first bare word is a boolean like any other).
@@ -30,6 +31,10 @@ int opts_parse(struct opts *o, const char *what, const char *text, const char *f
  * the members of a JSON array do. */
 int opts_parse_list(struct opts *o, const char *what, const char *text, const char *first_key,
 		    const char *list, struct err *err);
+/* The same for lists: a key may stand several times. opts_get() gives a key's values one after
+ * the other, then NULL. */
+int opts_parse_repeated(struct opts *o, const char *what, const char *text,
+			const char *first_key, struct err *err);
 /* Adds a pair, copies both (JSON objects become opts this way). The list starts as
  * (struct opts){.what = …}. -EINVAL as above, -ENOMEM; what was there before stays. */
 int opts_add(struct opts *o, const char *key, const char *value, struct err *err);
@@ -74,5 +79,7 @@ int parse_u64(const char *text, uint64_t *out);
 int parse_bool(const char *text, bool *out);
 /* "3" or "3-5", both ends inclusive and at most max. 0 or -EINVAL. */
 int parse_range(const char *text, uint64_t max, uint64_t *first, uint64_t *last);
+/* "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx", into bytes in the order of the text. */
+int parse_uuid(const char *text, uint8_t out[16]);
 
 #endif

@@ -49,7 +49,7 @@ static const struct cli_option options[] = {
 	 "lock the guest's memory and the process in RAM", 0},
 	{"numa", "node|cpu|dist|hmat-lb|hmat-cache,key=value…", cli_set_item,
 	 "a NUMA node of the guest, its CPUs, memory and distances", CFG(numas)},
-	{"kernel", "FILE", cli_set_string, "start this Linux kernel (bzImage) without firmware",
+	{"kernel", "FILE", cli_set_string, "start this kernel: a bzImage, or an ELF file with a PVH entry",
 	 CFG(kernel)},
 	{"initrd", "FILE", cli_set_string, "initial RAM disk for -kernel", CFG(initrd)},
 	{"append", "TEXT", cli_set_string, "kernel command line for -kernel", CFG(append)},
@@ -75,7 +75,10 @@ static const struct cli_option options[] = {
 	{"name", "[guest=]TEXT", cli_set_name, "name of the virtual machine", 0},
 	{"uuid", "UUID", cli_set_uuid, "its UUID, shown to the guest", 0},
 	{"rtc", "base=utc", cli_set_rtc, "the clock runs in UTC", 0},
-	{"boot", "[menu=off][,strict=on|off]", cli_set_boot, "no boot menu", 0},
+	{"smbios", "type=N,KEY=VALUE…", cli_set_smbios,
+	 "what the tables of type 0, 1, 2, 3, 4, 11 and 17 say of the machine", 0},
+	{"boot", "[order=c|n|cn|nc][,menu=on|off][,splash-time=MS][,strict=on|off]", cli_set_boot,
+	 "what firmware starts from, if no device has a bootindex; a wait for its menu", 0},
 	{"S", NULL, cli_set_flag, "do not start the guest; wait for cont over QMP",
 	 CFG(start_paused)},
 	{"no-reboot", NULL, cli_set_flag, "end instead of rebooting", CFG(no_reboot)},
@@ -131,6 +134,10 @@ static int cli_finish(struct cli *c, struct err *err)
 	}
 	if (cfg->append && !cfg->kernel) {
 		return err_set(err, EINVAL, "-append needs -kernel; name the kernel that it is for");
+	}
+	if (cfg->boot_wait_set && !cfg->boot_menu) {
+		return err_set(err, EINVAL, "-boot: splash-time= needs menu=on; it is how long the menu "
+			       "can be called");
 	}
 	if (cfg->daemonize && cfg->nographic && !cfg->nodefaults && !cfg->nserial) {
 		return err_set(err, EINVAL, "-daemonize cannot be used with a serial port on the "

@@ -35,8 +35,9 @@ int cli_list_push(struct config_list *l, struct opts *o, const char *what, struc
 typedef int cli_setter(struct cli *c, const struct cli_option *o, const char *arg, struct err *err);
 /* cli_set.c: generic ones and single options */
 cli_setter cli_set_flag, cli_set_string, cli_set_item, cli_set_serial, cli_set_qmp,
-	cli_set_name, cli_set_uuid, cli_set_sandbox, cli_set_rtc, cli_set_only, cli_set_boot,
-	cli_set_no_user_config;
+	cli_set_name, cli_set_sandbox, cli_set_rtc, cli_set_only, cli_set_no_user_config;
+/* cli_boot.c */
+cli_setter cli_set_boot, cli_set_uuid, cli_set_smbios;
 /* cli_cpu.c */
 cli_setter cli_set_cpu, cli_set_smp;
 /* cli_machine.c */

@@ -156,39 +156,6 @@ int cli_set_name(struct cli *c, const struct cli_option *o, const char *arg, str
 	return ret;
 }
 
-int cli_set_uuid(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)
-{
-	size_t n = 0;
-
-	for (const char *p = arg; *p; p++) {
-		size_t pos = (size_t)(p - arg);
-		bool dash = pos == 8 || pos == 13 || pos == 18 || pos == 23;
-		char pair[3] = {0};
-
-		if (dash) {
-			if (*p != '-') {
-				goto bad;
-			}
-			continue;
-		}
-		pair[0] = p[0];
-		pair[1] = p[1];
-		if (n == 16 || strspn(pair, "0123456789abcdefABCDEF") != 2) {
-			goto bad;
-		}
-		c->cfg->uuid[n++] = (uint8_t)strtoul(pair, NULL, 16);
-		p++;
-	}
-	if (n != 16) {
-		goto bad;
-	}
-	c->cfg->uuid_set = true;
-	return 0;
-bad:
-	return err_set(err, EINVAL, "-uuid: '%s' is not of the form "
-		       "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx", arg);
-}
-
 int cli_set_sandbox(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)
 {
 	static const char *const confirm[] = {"obsolete", "elevateprivileges", "spawn",
@@ -274,30 +241,6 @@ int cli_set_only(struct cli *c, const struct cli_option *o, const char *arg, str
 		}
 	}
 	return err_set(err, EINVAL, "-%s: unknown", o->name);
-}
-
-int cli_set_boot(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)
-{
-	struct opts opts;
-	const char *v;
-	int ret = opts_parse(&opts, "-boot", arg, "order", err);
-
-	if (ret) {
-		return ret;
-	}
-	v = opts_get(&opts, "menu");
-	if (v && strcmp(v, "off")) {
-		ret = err_set(err, EINVAL, "-boot: menu=%s cannot be had; there is no boot menu", v);
-	}
-	v = opts_get(&opts, "strict");
-	if (!ret && v && strcmp(v, "on") && strcmp(v, "off")) {
-		ret = err_set(err, EINVAL, "-boot: strict=%s is neither on nor off", v);
-	}
-	if (!ret) {
-		ret = opts_check_used(&opts, err);
-	}
-	opts_fini(&opts);
-	return ret;
 }
 
 int cli_set_no_user_config(struct cli *c, const struct cli_option *o, const char *arg,

@@ -36,6 +36,10 @@ struct vm_config {
 	char *name;            /* -name; NULL: none */
 	bool uuid_set;
 	uint8_t uuid[16];      /* in the order of the text form */
+	struct config_list smbios; /* -smbios; type 1's uuid is the above, too */
+	char boot_order[3];    /* -boot order=, of "cn"; empty: none */
+	bool boot_menu, boot_wait_set;
+	uint16_t boot_wait_ms;
 	char *cpu;             /* -cpu: "MODEL[,feature=on|off…][,phys-bits=N]"; NULL: host */
 	unsigned cpus;         /* -smp, default 1 */
 	unsigned sockets, dies, cores, threads; /* product == cpus, filled in by the parser */

@@ -31,6 +31,7 @@ struct props {
 	/* virtio over PCI */
 	bool disable_legacy, disable_modern, packed;
 	uint32_t vectors;
+	uint32_t bootindex;
 	/* back ends */
 	char *drive, *serial, *netdev, *mac, *rng, *chardev, *name, *iothread;
 	uint16_t queue_size, rx_queue_size, tx_queue_size, num_queues, mtu;
@@ -52,9 +53,11 @@ struct props {
 	{"disable-modern", OPT_BOOL, P(disable_modern), .def = "off"}, \
 	{"vectors", OPT_U32, P(vectors), 1, 256}, \
 	{"packed", OPT_BOOL, P(packed), .def = "off"}
+#define BOOT_PROPS {"bootindex", OPT_U32, P(bootindex), 0, INT32_MAX}
 
 static const struct opt_desc props_blk[] = {
 	VIRTIO_PROPS,
+	BOOT_PROPS,
 	{"drive", OPT_STR, P(drive), .required = true},
 	{"serial", OPT_STR, P(serial)},
 	{"iothread", OPT_STR, P(iothread)},
@@ -64,6 +67,7 @@ static const struct opt_desc props_blk[] = {
 };
 static const struct opt_desc props_net[] = {
 	VIRTIO_PROPS,
+	BOOT_PROPS,
 	{"netdev", OPT_STR, P(netdev), .required = true},
 	{"mac", OPT_STR, P(mac)},
 	{"iothread", OPT_STR, P(iothread)},
@@ -146,6 +150,13 @@ static int put_on_bus(struct making *k, struct virtio_dev *vd)
 	return virtio_pci_new(&k->m->vm, vd, &c, &d, k->err);
 }
 
+static int put_on_bus_bootable(struct making *k, struct virtio_dev *vd, enum boot_kind kind)
+{
+	int ret = put_on_bus(k, vd);
+
+	return ret ? ret : bootorder_add(&k->m->bootorder, k->id, kind, k->p->bootindex, k->err);
+}
+
 static int find_loop(struct making *k, struct loop **out)
 {
 	*out = NULL;
@@ -203,7 +214,7 @@ static int make_blk(struct making *k)
 		return ret;
 	}
 	b->used = true;
-	return put_on_bus(k, vd);
+	return put_on_bus_bootable(k, vd, BOOT_DISK);
 }
 
 static int parse_mac(const char *text, uint8_t mac[6])
@@ -250,7 +261,7 @@ static int make_net(struct making *k)
 	if (!ret) {
 		ret = virtio_net_new(&k->m->vm, port, &c, k->id, &vd, k->err);
 	}
-	return ret ? ret : put_on_bus(k, vd);
+	return ret ? ret : put_on_bus_bootable(k, vd, BOOT_NET);
 }
 
 static int make_rng(struct making *k)
@@ -416,7 +427,7 @@ const char *machine_device_class(unsigned i, const char **doc)
 static int make_device(struct machine *m, const struct device_class *c, struct opts *o,
 		       struct err *err)
 {
-	struct props p = {.nr = UINT32_MAX};
+	struct props p = {.nr = UINT32_MAX, .bootindex = BOOTINDEX_NONE};
 	struct making k = {.m = m, .p = &p, .err = err};
 	char id[64];
 	int ret;

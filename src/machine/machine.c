@@ -272,6 +272,7 @@ void machine_free(struct machine *m)
 	backends_close(m);
 	memory_close(&m->memory);
 	free(m->serials);
+	bootorder_fini(&m->bootorder);
 	free(m);
 }
 

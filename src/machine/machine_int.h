@@ -11,6 +11,7 @@
 #include "core/power.h"
 #include "core/vm.h"
 #include "kvm/kvm.h"
+#include "machine/bootorder.h"
 #include "machine/machine.h"
 #include "machine/memory.h"
 #include "mem/mem.h"
@@ -102,6 +103,7 @@ struct machine {
 		struct virtio_dev *vd;
 	} *serials;
 	unsigned nserials, anonymous;
+	struct bootorder bootorder;
 
 	enum run_state state;
 	enum machine_phase phase;

@@ -30,6 +30,7 @@
 #include "firmware/linux.h"
 #include "firmware/smbios.h"
 #include "machine/machine_int.h"
+#include "machine/smbios_opts.h"
 #include "pci/host.h"
 #include "spec/fw_cfg.h"
 #include "spec/platform_x86.h"
@@ -52,6 +53,7 @@ struct board {
 	struct acpi_loader *acpi;
 	struct acpi_cpu *cpus;
 	struct machine *m;
+	struct smbios_facts smbios;
 	/* direct boot */
 	int kernel_fd, initrd_fd;
 	struct x86_linux_entry entry;
@@ -255,6 +257,7 @@ void board_free(struct machine *m)
 		close(b->initrd_fd);
 	}
 	free(b->supported);
+	smbios_facts_fini(&b->smbios);
 	free(b->cpus);
 	free(b);
 	m->board = NULL;
@@ -288,16 +291,6 @@ static void acpi_facts_now(void *opaque, struct acpi_facts *f)
 		f->mem64_base = base;
 		f->mem64_end = end;
 	}
-}
-
-static void smbios_facts_get(const struct machine *m, struct smbios_facts *f)
-{
-	*f = (struct smbios_facts){
-		.product = "virt-1.0", .name = m->cfg->name, .has_uuid = m->cfg->uuid_set,
-		.ncpus = m->cfg->cpus, .sockets = m->cfg->sockets, .threads = m->cfg->threads,
-		.ram_low = m->memory.low, .ram_high = m->memory.high,
-	};
-	memcpy(f->uuid, m->cfg->uuid, sizeof(f->uuid));
 }
 
 /* #syscalls(start): openat newfstatat lseek read */
@@ -343,24 +336,46 @@ static int fw_cfg_file(struct machine *m, struct opts *o, struct err *err)
 	return fw_cfg_add_file(m->board->fw, name, data, (size_t)st.st_size, FW_CFG_TAKE, err);
 }
 
+/* What firmware starts from, and whether it waits for somebody who wants its menu: it does if
+ * the menu is on, as long as the file says. */
+static int add_boot_options(struct machine *m, struct err *err)
+{
+	const struct vm_config *cfg = m->cfg;
+	const le16 wait = le16_of(cfg->boot_wait_ms);
+	struct fw_cfg *fw = m->board->fw;
+	char *order;
+	int ret;
+
+	ret = fw_cfg_set_u16(fw, FW_CFG_BOOT_MENU, cfg->boot_menu, err);
+	if (!ret && (!cfg->boot_menu || cfg->boot_wait_set)) {
+		ret = fw_cfg_add_file(fw, "etc/boot-menu-wait", &wait, sizeof(wait),
+				      FW_CFG_COPY, err);
+	}
+	ret = ret ? ret : bootorder_text(&m->bootorder, m->root, cfg->boot_order, &order, err);
+	if (ret || !order) {
+		return ret;
+	}
+	return fw_cfg_add_file(fw, "bootorder", order, strlen(order) + 1, FW_CFG_TAKE, err);
+}
+
 static int fill_fw_cfg(struct machine *m, struct err *err)
 {
-	static const uint8_t no_wait[2] = {0, 0};
 	struct board *b = m->board;
-	struct smbios_facts sf;
 	struct e820_map map = {0};
 	int ret;
 
 	ret = fw_cfg_new(&m->vm, PLAT_FW_CFG_PORT, &b->fw, err);
 	ret = ret ? ret : fw_cfg_set_u16(b->fw, FW_CFG_NB_CPUS, (uint16_t)m->cfg->cpus, err);
 	ret = ret ? ret : fw_cfg_set_u16(b->fw, FW_CFG_MAX_CPUS, (uint16_t)m->cfg->cpus, err);
-	ret = ret ? ret : fw_cfg_add_file(b->fw, "etc/boot-menu-wait", no_wait, 2, FW_CFG_BORROW, err);
+	ret = ret ? ret : add_boot_options(m, err);
 	if (!ret && e820_init(&map, m->memory.low, m->memory.high)) {
 		ret = err_set(err, ENOSPC, "machine: the memory map has too many entries");
 	}
 	ret = ret ? ret : e820_fw_cfg_add(b->fw, &map, err);
-	smbios_facts_get(m, &sf);
-	ret = ret ? ret : smbios_fw_cfg_add(b->fw, &sf, err);
+	ret = ret ? ret : smbios_facts_init(&b->smbios, m->cfg, err);
+	b->smbios.ram_low = m->memory.low;
+	b->smbios.ram_high = m->memory.high;
+	ret = ret ? ret : smbios_fw_cfg_add(b->fw, &b->smbios, err);
 	ret = ret ? ret : acpi_loader_new(b->fw, acpi_facts_now, b, &b->acpi, err);
 	for (size_t i = 0; !ret && i < m->cfg->fw_cfgs.count; i++) {
 		ret = fw_cfg_file(m, &m->cfg->fw_cfgs.item[i].opts, err);
@@ -395,7 +410,6 @@ static int direct_boot(struct machine *m, struct err *err)
 	struct e820_map map = {0};
 	struct acpi_facts facts;
 	struct acpi_placed acpi;
-	struct smbios_facts sf;
 	uint64_t base, end;
 	int ret;
 
@@ -406,8 +420,7 @@ static int direct_boot(struct machine *m, struct err *err)
 	}
 	acpi_facts_now(b, &facts);
 	ret = acpi_place(m->vm.mem, m->memory.low, &facts, &acpi, err);
-	smbios_facts_get(m, &sf);
-	ret = ret ? ret : smbios_place(m->vm.mem, &sf, err);
+	ret = ret ? ret : smbios_place(m->vm.mem, &b->smbios, err);
 	if (ret) {
 		return ret;
 	}
@@ -441,7 +454,10 @@ int board_reset(struct machine *m, struct err *err)
 
 		memset(&init.regs, 0, sizeof(init.regs));
 		x86_regs_reset(&init.regs, &init.sregs, i == 0, b->signature);
-		if (direct && i == 0) {
+		if (direct && i == 0 && b->entry.pvh) {
+			x86_regs_pvh(&init.regs, &init.sregs, (uint32_t)b->entry.entry,
+				     (uint32_t)b->entry.boot_params);
+		} else if (direct && i == 0) {
 			x86_regs_long_mode(&init.regs, &init.sregs, b->entry.tables, b->entry.entry,
 					   b->entry.boot_params);
 		}

@@ -25,10 +25,10 @@ class TapNet:
 		return subprocess.run(["ip", "netns", "exec", self.name, *command],
 				      capture_output=True, text=True, **more)
 
-	def start(self, *command):
-		self.servers.append(subprocess.Popen(["ip", "netns", "exec", self.name, *command],
-						     stdout=subprocess.DEVNULL,
-						     stderr=subprocess.DEVNULL))
+	def start(self, *command, log=os.devnull):
+		with open(log, "w") as out:
+			self.servers.append(subprocess.Popen(["ip", "netns", "exec", self.name, *command],
+							     stdout=out, stderr=out))
 
 	def stop(self):
 		for server in self.servers:

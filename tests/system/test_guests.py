@@ -57,6 +57,34 @@ def memory(_path):
 	text, errors = run("memory", "-m", "5G", "-no-reboot")
 	assert text == f"ranges=2 bytes={5 << 30} end={7 << 30} PASS\n"
 	assert not errors
+def boot_options(path):
+	"""-boot and bootindex= as firmware reads them."""
+	disk = os.path.join(path, "boot.img")
+	with open(disk, "wb") as file:
+		file.truncate(1 << 20)
+
+	def drives(*devices):
+		args = ["-m", "16M", "-no-reboot", "-device", "pcie-root-port,id=rp0,addr=1e"]
+		for i, device in enumerate(devices):
+			args += ["-drive", f"if=none,id=d{i},format=raw,readonly=on,file={disk}",
+				 "-device", f"virtio-blk-pci,drive=d{i},{device}"]
+		return args
+
+	def expect(args, options, order):
+		text, errors = run("fwcfg", *args)
+		size = len(order) + 1 if order else 0
+		assert text == f"{options}order-size={size} \n{order}PASS\n"
+		assert not errors
+
+	plain = drives("addr=4", "addr=6,multifunction=on", "addr=6.1", "bus=rp0")
+	no_wait = "menu=0 wait-size=2 wait-ms=0 "
+	expect(plain, no_wait, "")
+	expect([*plain, "-boot", "menu=on"], "menu=1 wait-size=0 ", "")
+	expect([*plain, "-boot", "cn,menu=on,splash-time=700"], "menu=1 wait-size=2 wait-ms=700 ",
+	       "/pci@i0cf8/scsi@4/disk@0,0\n/pci@i0cf8/scsi@6/disk@0,0\n/pci@i0cf8/scsi@6,1/disk@0,0\n"
+	       "/pci@i0cf8/pci-bridge@1e/scsi@0/disk@0,0\n")
+	expect(drives("addr=4", "addr=6,multifunction=on,bootindex=9", "addr=6.1", "bus=rp0,bootindex=0"),
+	       no_wait, "/pci@i0cf8/pci-bridge@1e/scsi@0/disk@0,0\n/pci@i0cf8/scsi@6/disk@0,0\n")
 
 
 def hostile(path):
@@ -74,7 +102,7 @@ def hostile(path):
 	assert text.endswith("PASS\n"), text[-500:]
 
 
-ALL = [resets, processors, many_processors, exits, memory, hostile]
+ALL = [resets, processors, many_processors, exits, memory, boot_options, hostile]
 
 
 @pytest.mark.host
@@ -86,7 +114,7 @@ def test_guest_here(tmp_path, what):
 	what(tmp_path)
 
 
-@pytest.mark.parametrize("what", [resets, processors, many_processors, exits], ids=lambda what: what.__name__)
+@pytest.mark.parametrize("what", [resets, processors, many_processors, exits, boot_options], ids=lambda what: what.__name__)
 def test_guest(tmp_path, what):
 	what(tmp_path)
 

@@ -18,6 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 NEMU = os.environ.get("NEMU", os.path.join(ROOT, "build", "nemu"))
 IMAGES = os.path.join(ROOT, "build", "images")
 KERNEL = os.path.join(IMAGES, "vmlinuz")
+VMLINUX = os.path.join(IMAGES, "vmlinux.elf")
 INITRD = os.path.join(IMAGES, "initrd-test.img")
 INITRD_FIO = os.path.join(IMAGES, "initrd-fio.img")
 DISK = os.path.join(IMAGES, "debian-x86_64.img")
@@ -256,11 +257,16 @@ class Vm:
 		return int(match.group(1)), output
 
 
-def direct(script, *args, cpus=1, mem="512M", append="", initrd=INITRD, **more):
+def script_option(script):
+	"""For the command line of a kernel with the test initramfs: run this."""
+	return "nemu.run=" + base64.b64encode(script.encode()).decode()
+
+
+def direct(script, *args, cpus=1, mem="512M", append="", kernel=KERNEL, initrd=INITRD,
+	   **more):
 	"""Direct boot of the test initramfs that runs a shell script and powers off."""
-	text = base64.b64encode(script.encode()).decode()
-	line = f"console=ttyS0 quiet {append} nemu.run={text}"
-	return Vm("-machine", "virt", "-smp", cpus, "-m", mem, "-kernel", KERNEL, "-initrd", initrd,
+	line = f"console=ttyS0 quiet {append} {script_option(script)}"
+	return Vm("-machine", "virt", "-smp", cpus, "-m", mem, "-kernel", kernel, "-initrd", initrd,
 		  "-append", line, *args, **more)
 
 

@@ -1,6 +1,7 @@
 /*
  * Direct boot of a bzImage through its 64-bit entry (Documentation/arch/x86/boot.rst and
- * zero-page.rst of the kernel). Untrusted: the kernel and the initrd are whatever the user
+ * zero-page.rst of the kernel), or of an ELF file through its 32-bit PVH entry (spec/pvh.h).
+ * Untrusted: the kernel and the initrd are whatever the user
  * names; each size is checked against the file and against RAM before anything is copied.
  * Control loop, before the vCPUs run.
  */
@@ -52,8 +53,9 @@ struct x86_linux_config {
 	uint64_t rsdp; /* 0: the kernel scans 0xE0000-0xFFFFF */
 };
 struct x86_linux_entry {
-	uint64_t entry, boot_params; /* for x86_regs_long_mode() */
-	gpa_t tables;		     /* written already */
+	uint64_t entry, boot_params; /* for x86_regs_long_mode(), or, if pvh, for */
+	bool pvh;		     /* x86_regs_pvh(): boot_params is the start info */
+	gpa_t tables;		     /* written already; not with pvh */
 };
 /* Loads kernel, initrd, command line, boot_params and tables. Uses [0x1000, 0x9F000) of low
  * RAM for the small things. 0 or -errno with a sentence naming the file. */

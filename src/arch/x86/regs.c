@@ -91,6 +91,30 @@ void x86_regs_long_mode(struct kvm_regs *regs, struct kvm_sregs *sregs, gpa_t ta
 	sregs->efer = EFER_LME | EFER_LMA;
 }
 
+void x86_regs_pvh(struct kvm_regs *regs, struct kvm_sregs *sregs, uint32_t entry,
+		  uint32_t start_info)
+{
+	struct kvm_segment data = {
+		.limit = 0xFFFFFFFF,
+		.selector = BOOT_DS,
+		.type = SEG_TYPE_DATA_RW_A,
+		.present = 1,
+		.s = 1,
+		.db = 1,
+		.g = 1,
+	};
+
+	x86_regs_reset(regs, sregs, true, 0);
+	*regs = (struct kvm_regs){.rip = entry, .rbx = start_info, .rflags = 2};
+	sregs->ds = sregs->es = sregs->fs = sregs->gs = sregs->ss = data;
+	sregs->cs = data;
+	sregs->cs.selector = BOOT_CS;
+	sregs->cs.type = SEG_TYPE_CODE_RX_A;
+	sregs->tr.limit = 0x67;
+	sregs->gdt = sregs->idt = (struct kvm_dtable){0};
+	sregs->cr0 = CR0_ET | CR0_PE; /* ET is fixed; the caches are on, which CD is to say */
+}
+
 int x86_boot_tables_write(struct mem *m, gpa_t at, struct err *err)
 {
 	le64 page[PAGE / 8];

@@ -31,5 +31,9 @@ int x86_boot_tables_write(struct mem *m, gpa_t at, struct err *err);
  * RIP = entry, RSI = boot_params, RSP = 0 (the entry sets its own). */
 void x86_regs_long_mode(struct kvm_regs *regs, struct kvm_sregs *sregs, gpa_t tables,
 			uint64_t entry, uint64_t boot_params);
+/* 32-bit protected mode without paging, as the PVH ABI wants it (spec/pvh.h): flat segments,
+ * interrupts off, EIP = entry, EBX = start_info. */
+void x86_regs_pvh(struct kvm_regs *regs, struct kvm_sregs *sregs, uint32_t entry,
+		  uint32_t start_info);
 
 #endif

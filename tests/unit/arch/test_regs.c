@@ -91,6 +91,33 @@ static void test_long_mode(void **state)
 	mem_free(m);
 }
 
+/* What the ABI demands, and no stale state of the reset vector. */
+static void test_pvh(void **state)
+{
+	struct kvm_regs r;
+	struct kvm_sregs s;
+
+	x86_regs_pvh(&r, &s, 0x1000850, 0x8000);
+	assert_int_equal(r.rip, 0x1000850);
+	assert_int_equal(r.rbx, 0x8000);
+	assert_int_equal(r.rflags, 2);
+	assert_int_equal(s.cr0 & ~0x10u, 1); /* PE; ET cannot be cleared */
+	assert_int_equal(s.cr4, 0);
+	assert_int_equal(s.efer, 0);
+	for (unsigned i = 0; i < 4; i++) {
+		const struct kvm_segment *seg =
+			(const struct kvm_segment *[]){&s.cs, &s.ds, &s.es, &s.ss}[i];
+
+		assert_int_equal(seg->base, 0);
+		assert_int_equal(seg->limit, 0xFFFFFFFF);
+		assert_true(seg->db && !seg->l && seg->g && seg->present && seg->s);
+		assert_int_equal(seg->type, i ? 3 : 11);
+	}
+	assert_int_equal(s.tr.base, 0);
+	assert_int_equal(s.tr.limit, 0x67);
+	assert_int_equal(s.tr.type, 11);
+}
+
 static void test_no_memory(void **state)
 {
 	struct mem_region *region;
@@ -109,6 +136,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_long_mode),
+		cmocka_unit_test(test_pvh),
 		cmocka_unit_test(test_no_memory),
 	};
 

@@ -348,6 +348,44 @@ static void test_read_bad(void **state)
 	}
 }
 
+static void test_repeated(void **state)
+{
+	struct opts o;
+	struct err err;
+
+	assert_int_equal(opts_parse_repeated(&o, "-x", "a=1,b=2,a=3", NULL, NULL), 0);
+	assert_string_equal(opts_get(&o, "a"), "1");
+	assert_string_equal(opts_get(&o, "b"), "2");
+	assert_int_equal(opts_check_used(&o, &err), -EINVAL);
+	assert_string_equal(opts_get(&o, "a"), "3");
+	assert_null(opts_get(&o, "a"));
+	assert_int_equal(opts_check_used(&o, &err), 0);
+	opts_fini(&o);
+}
+
+static void test_uuid(void **state)
+{
+	static const uint8_t want[16] = {0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
+					 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff};
+	static const char *const bad[] = {
+		"",
+		"00112233-4455-6677-8899-aabbccddeef",
+		"00112233-4455-6677-8899-aabbccddeefff",
+		"00112233-4455-6677-8899-aabbccddeefg",
+		"0011223344556677-8899-aabb-ccddeeff",
+		"00112233 4455-6677-8899-aabbccddeeff",
+		"0011223-34455-6677-8899-aabbccddeeff",
+		"+0112233-4455-6677-8899-aabbccddeeff",
+	};
+	uint8_t uuid[16];
+
+	assert_int_equal(parse_uuid("00112233-4455-6677-8899-aAbBccddeeff", uuid), 0);
+	assert_memory_equal(uuid, want, 16);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(parse_uuid(bad[i], uuid), -EINVAL);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -356,6 +394,7 @@ int main(void)
 		cmocka_unit_test(test_bad_syntax), cmocka_unit_test(test_add),
 		cmocka_unit_test(test_numbers),	   cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_read),	   cmocka_unit_test(test_read_bad),
+		cmocka_unit_test(test_repeated),   cmocka_unit_test(test_uuid),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

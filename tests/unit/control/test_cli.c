@@ -120,6 +120,23 @@ static void test_every_option(void **state)
 		    c.nodefaults);
 	assert_true(c.sandbox_off);
 	assert_string_equal(c.pidfile, "p");
+	assert_string_equal(c.boot_order, "");
+	assert_false(c.boot_menu || c.boot_wait_set);
+	vm_config_fini(&c);
+
+	good("-boot nc,menu=on,reboot-timeout=-1 -boot splash-time=2500 "
+	     "-smbios type=1,uuid=00112233-4455-6677-8899-aabbccddeeff,serial=a,,b "
+	     "-smbios type=11,value=x,value=y",
+	     &c);
+	assert_string_equal(c.boot_order, "nc");
+	assert_true(c.boot_menu && c.boot_wait_set);
+	assert_int_equal(c.boot_wait_ms, 2500);
+	assert_true(c.uuid_set);
+	assert_int_equal(c.uuid[1], 0x11);
+	assert_int_equal(c.smbios.count, 2);
+	assert_string_equal(opts_get(&c.smbios.item[0].opts, "serial"), "a,b");
+	assert_string_equal(opts_get(&c.smbios.item[1].opts, "value"), "x");
+	assert_string_equal(opts_get(&c.smbios.item[1].opts, "value"), "y");
 	vm_config_fini(&c);
 
 	good("-serial null -serial none -qmp unix:/q,server=on,wait=off -qmp stdio -daemonize "
@@ -328,10 +345,26 @@ static void test_refusals(void **state)
 		{"-rtc clock=vm", "clock=vm"},
 		{"-rtc driftfix=slew", "driftfix"},
 		{"-rtc colour=red", "colour"},
-		{"-boot menu=on", "menu=on"},
+		{"-uuid 00112233-4455-6677-8899-aabbccddeeff "
+		 "-uuid 00112233-4455-6677-8899-aabbccddeefe",
+		 "-uuid"},
+		{"-uuid 00112233-4455-6677-8899-aabbccddeeff "
+		 "-smbios type=1,uuid=00112233-4455-6677-8899-aabbccddeefe",
+		 "-smbios"},
+		{"-smbios type=1,uuid=1", "-smbios"},
+		{"-boot menu=maybe", "menu=maybe"},
 		{"-boot strict=maybe", "strict=maybe"},
-		{"-boot order=cd", "order"},
-		{"-boot d", "order"},
+		{"-boot order=cd", "order=cd"},
+		{"-boot d", "order=d"},
+		{"-boot cc", "order=cc"},
+		{"-boot cnc", "order=cnc"},
+		{"-boot once=n", "once=n"},
+		{"-boot menu=on,splash=picture.bmp", "splash=picture.bmp"},
+		{"-boot splash-time=100", "menu=on"},
+		{"-boot menu=on,splash-time=65536", "splash-time=65536"},
+		{"-boot menu=on,splash-time=soon", "splash-time=soon"},
+		{"-boot reboot-timeout=5", "reboot-timeout=5"},
+		{"-boot colour=red", "colour"},
 		{"-sandbox maybe", "maybe"},
 		{"-sandbox on,spawn=allow", "spawn=allow"},
 		{"-sandbox on,colour=red", "colour"},

@@ -102,9 +102,9 @@ static struct smbios_facts facts(void)
 		.has_uuid = true,
 		.uuid = {0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb,
 			 0xcc, 0xdd, 0xee, 0xff},
-		.ncpus = 12,
-		.sockets = 2,
-		.threads = 2,
+		.sockets = 1,
+		.cores = 4,
+		.threads = 8,
 		.ram_low = 2 * GiB,
 		.ram_high = 4 * GiB,
 	};
@@ -172,8 +172,7 @@ static void test_limits(void **state)
 	name[199] = 0;
 	f.name = name;
 	f.has_uuid = false;
-	f.ncpus = 1000;
-	f.sockets = f.threads = 1;
+	f.cores = f.threads = 1000;
 	f.ram_high = 5000 * GiB + 3 * MiB;
 	assert_int_equal(smbios_build(&s, &f, NULL), 0);
 	t = walk(s.data, s.len);
@@ -199,7 +198,7 @@ static void test_limits(void **state)
 	smbios_free(&s);
 
 	f.name = "";
-	f.ncpus = 1;
+	f.cores = f.threads = 1;
 	f.ram_low = 2 * MiB + 4096;
 	f.ram_high = 0;
 	assert_int_equal(smbios_build(&s, &f, NULL), 0);
@@ -210,6 +209,113 @@ static void test_limits(void **state)
 	assert_int_equal(le16_get(t17.size), 0x8000 | 2052);
 	assert_null(find(&t, 19, 1));
 	smbios_free(&s);
+}
+
+/* What -smbios says, one text a structure where the numbers of strings could be mixed up. */
+static void test_texts(void **state)
+{
+	struct smbios_facts f = facts();
+	char *oem[] = {(char *)"one", (char *)"\xc3\xa4\n two", (char *)"three"};
+	struct smbios_type0 t0;
+	struct smbios_type1 t1;
+	struct smbios_type2 t2;
+	struct smbios_type3 t3;
+	struct smbios_type4 t4;
+	struct smbios_type17 t17;
+	struct smbios s;
+	struct table t;
+
+	/* nothing said: no baseboard, no OEM strings */
+	assert_int_equal(smbios_build(&s, &f, NULL), 0);
+	t = walk(s.data, s.len);
+	assert_null(find(&t, 2, 0));
+	assert_null(find(&t, 11, 0));
+	memcpy(&t0, find(&t, 0, 0), sizeof(t0));
+	assert_int_equal(t0.characteristics_ext[1], 0x18);
+	assert_int_equal(t0.major, 0xff);
+	smbios_free(&s);
+
+	f.sockets = 2;
+	f.not_uefi = f.has_release = true;
+	f.release[0] = 3;
+	f.release[1] = 9;
+	f.text[SMBIOS_FW_DATE] = "11/12/2013";
+	f.text[SMBIOS_SYS_SERIAL] = "ds=nocloud;s=http://10.0.0.1/";
+	f.text[SMBIOS_SYS_VERSION] = ""; /* none, and the numbers behind it still fit */
+	f.text[SMBIOS_SYS_SKU] = "sku";
+	f.text[SMBIOS_BOARD_LOCATION] = "here";
+	f.text[SMBIOS_CHASSIS_ASSET] = "tag";
+	f.text[SMBIOS_CHASSIS_SKU] = "csku";
+	f.text[SMBIOS_CPU_SOCKET] = "P";
+	f.text[SMBIOS_CPU_PART] = "part";
+	f.number[SMBIOS_CPU_SPEED] = 2500;
+	f.text[SMBIOS_DIMM_PART] = "dpart";
+	f.number[SMBIOS_DIMM_SPEED] = 3200;
+	f.oem = oem;
+	f.noem = ARRAY_SIZE(oem);
+	assert_int_equal(smbios_build(&s, &f, NULL), 0);
+	t = walk(s.data, s.len);
+	memcpy(&t0, find(&t, 0, 0), sizeof(t0));
+	assert_string_equal(string(find(&t, 0, 0), t0.release_date), "11/12/2013");
+	assert_int_equal(t0.characteristics_ext[1], 0x10);
+	assert_int_equal(t0.major, 3);
+	assert_int_equal(t0.minor, 9);
+	memcpy(&t1, find(&t, 1, 0), sizeof(t1));
+	assert_int_equal(t1.version, 0);
+	assert_string_equal(string(find(&t, 1, 0), t1.serial), f.text[SMBIOS_SYS_SERIAL]);
+	assert_string_equal(string(find(&t, 1, 0), t1.sku), "sku");
+	assert_string_equal(string(find(&t, 1, 0), t1.family), "Virtual Machine");
+	memcpy(&t2, find(&t, 2, 0), sizeof(t2));
+	assert_string_equal(string(find(&t, 2, 0), t2.location), "here");
+	assert_int_equal(t2.serial, 0);
+	memcpy(&t3, find(&t, 3, 0), sizeof(t3));
+	assert_memory_equal(find(&t, 3, 0) + 2, &t2.chassis, 2);
+	assert_string_equal(string(find(&t, 3, 0), t3.asset_tag), "tag"); /* before -name */
+	assert_string_equal(string(find(&t, 3, 0), t3.sku), "csku");
+	memcpy(&t4, find(&t, 4, 1), sizeof(t4)); /* the second socket */
+	assert_string_equal(string(find(&t, 4, 1), t4.socket), "P 1");
+	assert_string_equal(string(find(&t, 4, 1), t4.part_number), "part");
+	assert_int_equal(t4.core_count, 4);
+	assert_int_equal(t4.thread_count, 8);
+	assert_int_equal(le16_get(t4.current_speed), 2500);
+	assert_int_equal(le16_get(t4.characteristics), 0x1c); /* 64 bit, cores, threads */
+	assert_null(find(&t, 4, 2));
+	memcpy(&t17, find(&t, 17, 0), sizeof(t17));
+	assert_string_equal(string(find(&t, 17, 0), t17.part_number), "dpart");
+	assert_int_equal(le16_get(t17.speed), 3200);
+	assert_int_equal(find(&t, 11, 0)[4], 3);
+	assert_string_equal(string(find(&t, 11, 0), 2), "\xc3\xa4\n two");
+	assert_string_equal(string(find(&t, 11, 0), 3), "three");
+	smbios_free(&s);
+}
+
+static void test_long_texts(void **state)
+{
+	struct smbios_facts f = facts();
+	char *text = malloc(SMBIOS_MAX_TEXTS + 1), *oem[] = {text, (char *)"x"};
+	struct fake_vm *fv = fake_vm_new(NULL);
+	struct err err = {0};
+	struct smbios s;
+	struct table t;
+
+	/* all that a structure takes, in one text */
+	memset(text, 'x', SMBIOS_MAX_TEXTS);
+	text[SMBIOS_MAX_TEXTS - 1] = 0;
+	f.oem = oem;
+	f.noem = 1;
+	assert_int_equal(smbios_build(&s, &f, NULL), 0);
+	t = walk(s.data, s.len);
+	assert_int_equal(strlen(string(find(&t, 11, 0), 1)), SMBIOS_MAX_TEXTS - 1);
+	smbios_free(&s);
+	f.noem = 2;
+	assert_int_equal(smbios_build(&s, &f, &err), -E2BIG);
+	assert_non_null(strstr(err.msg, "-smbios"));
+	/* two structures like that are more than fits below 1 MiB */
+	f.noem = 1;
+	f.text[SMBIOS_SYS_SERIAL] = text + SMBIOS_MAX_TEXTS / 2;
+	assert_int_equal(smbios_place(fv->vm.mem, &f, &err), -ENOSPC);
+	fake_vm_free(fv);
+	free(text);
 }
 
 static void test_place(void **state)
@@ -268,10 +374,9 @@ static void test_dmidecode(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_structures),
-		cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_place),
-		cmocka_unit_test(test_dmidecode),
+		cmocka_unit_test(test_structures), cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_texts),	   cmocka_unit_test(test_long_texts),
+		cmocka_unit_test(test_place),	   cmocka_unit_test(test_dmidecode),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
