@@ -7,6 +7,7 @@
 #   make soak                the same and what takes longer
 #   make bench               NEMU beside QEMU, printed as ratios
 #   make fuzz TARGET=… TIME=SECONDS
+#   make fuzz-coverage       what the corpora reach of the files that the targets are for
 #   make asan | tsan         build-asan/nemu, build-tsan/nemu
 #   make lint                formatting of what is not committed yet; BASE=main: since then
 #   make tidy                clang-tidy over src/; slow
@@ -47,6 +48,10 @@ fuzz:
 	@[ -n "$(TARGET)" ] || { echo "make fuzz: give TARGET=, a file of tests/fuzz without fuzz_" >&2; exit 1; }
 	@scripts/check --fuzz "$(TARGET)" "$(TIME)"
 
+fuzz-coverage:
+	@scripts/deps build
+	@scripts/check --fuzz-coverage $(TARGET)
+
 install: all
 	@meson configure build -Dprefix="$(PREFIX)"
 	@meson install -C build $(if $(DESTDIR),--destdir "$(abspath $(DESTDIR))")
@@ -60,6 +65,6 @@ tidy: all
 	@run-clang-tidy -quiet -p build '$(CURDIR)/src/.*'
 
 clean:
-	rm -rf build build-clang build-hooks build-asan build-tsan build-fuzz
+	rm -rf build build-clang build-hooks build-asan build-tsan build-fuzz build-fuzz-cov
 
-.PHONY: all asan tsan demo check soak bench fuzz install lint tidy clean
+.PHONY: all asan tsan demo check soak bench fuzz fuzz-coverage install lint tidy clean

@@ -102,6 +102,7 @@ static int vec_bind(struct pci_vec *v, uint64_t addr, uint32_t data)
 	if (v->gsi < 0) {
 		v->gsi = c->ops->gsi_alloc(c);
 	}
+	rc = v->gsi;
 	if (v->gsi >= 0) {
 		rc = c->ops->route_set(c, v->gsi, true, addr, data);
 		if (rc == 0) {
@@ -113,7 +114,9 @@ static int vec_bind(struct pci_vec *v, uint64_t addr, uint32_t data)
 		c->ops->gsi_free(c, v->gsi);
 		v->gsi = -1;
 	}
-	log_guest(v->name, "the host has no interrupt route left: a vector is relayed");
+	/* no route left, or a message that KVM does not take */
+	log_guest(v->name, "an interrupt vector has no route (%s) and is relayed",
+		  strerror(-rc));
 	rc = loop_fd_add(v->vm->loop, &v->relay, v->fd, EPOLLIN, vec_relay, v);
 	v->relayed = rc == 0;
 	return rc;

@@ -1,6 +1,8 @@
 /*
  * Flash: any sequence of accesses, loop rounds, resets and state round trips. What the guest
  * reads is compared with a model, and at the end the file with what the guest read.
+ *
+ * #covers: src/firmware/flash.c
  */
 #include <assert.h>
 #include <stdio.h>

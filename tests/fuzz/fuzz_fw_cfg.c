@@ -3,6 +3,8 @@
  * a writable file, resets and a state round trip in between.
  *
  * Input: operations of one byte each with their operands behind them.
+ *
+ * #covers: src/firmware/fw_cfg.c
  */
 #include <assert.h>
 #include <stdlib.h>

@@ -2,6 +2,8 @@
  * A kernel and an initrd from anybody: the input is the file, a tail of it the initrd. What is
  * accepted must lie where the guest has RAM, kernel and initrd apart, which the boot_params
  * and the entry say; nothing may be written elsewhere (the region behind is checked).
+ *
+ * #covers: src/arch/x86/linux_boot.c
  */
 #include <assert.h>
 #include <stdlib.h>

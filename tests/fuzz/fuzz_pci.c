@@ -3,6 +3,10 @@
  * host bridge, a function on the root bus, one behind a root port and one with MSI:
  * configuration accesses by ECAM and CF8/CFC, accesses to BARs, triggers, resets, states saved,
  * damaged and loaded. After each, what pci/ believes is compared with what an access finds.
+ *
+ * #covers: src/pci/cfg.c src/pci/bar.c src/pci/bus.c src/pci/host.c src/pci/msi.c
+ * #covers: src/pci/msix.c src/pci/vec.c src/pci/port.c src/pci/express.c src/pci/state.c
+ * #covers: src/pci/assign.c
  */
 #include <assert.h>
 #include <stdlib.h>

@@ -1,6 +1,8 @@
 /*
  * The cut of QMP's stream: the input in pieces of any size gives what it gives at once, and
  * nothing that the parser refuses to look at gets out of bounds.
+ *
+ * #covers: src/control/qmp_frame.c
  */
 #include <jansson.h>
 #include <stdbool.h>

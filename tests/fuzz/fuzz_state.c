@@ -1,6 +1,8 @@
 /*
  * Saved state from anybody: the whole input is a stream whose checksum is put right, so that the
  * fuzzer gets past it. What decodes must be within its bounds and survive encode and decode.
+ *
+ * #covers: src/state/decode.c src/state/stream.c
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,5 +1,7 @@
 /*
  * virtio-blk on a disk in memory that fails and holds requests now and then.
+ *
+ * #covers: src/device/virtio/blk.c
  */
 #include <assert.h>
 #include <errno.h>

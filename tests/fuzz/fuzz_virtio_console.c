@@ -1,6 +1,8 @@
 /*
  * virtio-console with two ports on socket pairs, whose far ends read, write, stop and leave as the
  * input says.
+ *
+ * #covers: src/device/virtio/console.c
  */
 #include <assert.h>
 #include <stdio.h>

@@ -1,5 +1,7 @@
 /*
  * virtio-net with a back end that has frames, has no room, fails, as the input says.
+ *
+ * #covers: src/device/virtio/net.c src/device/virtio/net_rx.c src/device/virtio/net_tx.c
  */
 #include <assert.h>
 #include <errno.h>

@@ -1,5 +1,7 @@
 /*
  * virtio-rng with a rate, on the virtual clock.
+ *
+ * #covers: src/device/virtio/rng.c
  */
 #include <assert.h>
 

@@ -102,9 +102,9 @@ static struct smbios_facts facts(void)
 		.has_uuid = true,
 		.uuid = {0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb,
 			 0xcc, 0xdd, 0xee, 0xff},
-		.sockets = 1,
-		.cores = 4,
-		.threads = 8,
+		.sockets = 2,
+		.cores = 3,
+		.threads = 6,
 		.ram_low = 2 * GiB,
 		.ram_high = 4 * GiB,
 	};
