@@ -15,6 +15,7 @@ struct cli {
 	bool no_user_config;
 	bool have_ram, have_smp;
 	uint64_t smp_cpus, smp_max, smp_sockets, smp_dies, smp_cores, smp_threads;
+	bool check_host, json;
 	bool done;
 };
 
@@ -30,16 +31,23 @@ struct cli_option {
 char *cli_strdup(const char *s);
 /* Appends *o, taken over in every case. */
 int cli_list_push(struct config_list *l, struct opts *o, const char *what, struct err *err);
+/* Appends a copy of arg. */
+int cli_push_text(char ***list, size_t *n, const char *arg, const char *name, struct err *err);
 
 typedef int cli_setter(struct cli *c, const struct cli_option *o, const char *arg, struct err *err);
 /* cli_set.c: generic ones and single options */
 cli_setter cli_set_flag, cli_set_string, cli_set_item, cli_set_serial, cli_set_qmp,
 	cli_set_name, cli_set_uuid, cli_set_sandbox, cli_set_rtc, cli_set_only, cli_set_boot,
 	cli_set_no_user_config;
+/* trace_opts.c, check_host.c */
+cli_setter cli_set_trace, cli_set_check_host, cli_set_json;
 /* cli_machine.c */
 cli_setter cli_set_machine, cli_set_accel, cli_set_kvm, cli_set_m, cli_set_smp;
 
 /* When all options are there: fills cfg->cpus and the topology. */
 int cli_smp_finish(struct cli *c, struct err *err);
+
+/* check_host.c: prints what this host has; false: no guest can run here. */
+bool cli_check_host(bool json);
 
 #endif

@@ -47,6 +47,7 @@ void vm_config_fini(struct vm_config *c)
 	list_fini(&c->objects);
 	list_fini(&c->fw_cfgs);
 	texts_fini(c->serial, c->nserial);
+	texts_fini(c->trace, c->ntrace);
 	texts_fini(c->qmp, c->nqmp);
 	memset(c, 0, sizeof(*c));
 }

@@ -29,6 +29,7 @@
 
 #include "core/vm.h"
 #include "spec/virtio.h"
+#include "virtio/trace.h"
 #include "virtio/virtio.h"
 
 /* Ring fields are naturally aligned: virtq_map() checks the rings' addresses. */
@@ -290,6 +291,7 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c, struct iovec *iov, unsigne
 	}
 	q->last_avail++;
 	q->inflight++;
+	trace_virtq_pop(q->vd->name, q->index, c->head, c->out_len, c->in_len);
 	return 1;
 }
 
@@ -316,6 +318,7 @@ void virtq_push(struct virtq *q, const struct virtq_chain *c, uint32_t written)
 	uint32_t *elem = (uint32_t *)(void *)&u->ring[slot];
 
 	assert(q->inflight > 0 && written <= c->in_len);
+	trace_virtq_push(q->vd->name, q->index, c->head, written);
 	if (written) {
 		mem_dirty_iov(m, c->iov + c->n_out, c->n_in, written);
 	}
@@ -356,6 +359,7 @@ void virtq_notify(struct virtq *q)
 	} else {
 		wanted = !(ld16(&a->flags, __ATOMIC_SEQ_CST) & VIRTQ_AVAIL_F_NO_INTERRUPT);
 	}
+	trace_virtq_notify(q->vd->name, q->index, q->used_idx, wanted);
 	if (wanted) {
 		q->vd->transport->notify_queue(q->vd, q);
 	}
