@@ -125,13 +125,14 @@ static int close_others(struct nemu *n, struct err *err)
 int main(int argc, char **argv)
 {
 	struct nemu n = {0};
-	enum cli_result what;
+	enum cli_result what = CLI_RUN;
 	struct err err = {0};
 	int ret = cli_parse(argc, argv, &n.cfg, &what, &err);
 
 	if (!ret && what == CLI_RUN) {
 		ret = daemon_start(&n.daemon, n.cfg.daemonize, &err);
 		ret = ret ? ret : close_others(&n, &err);
+		ret = ret ? ret : cli_trace_start(&n.cfg, &err);
 		ret = ret ? ret : build(&n, &err);
 		ret = ret ? ret : run(&n, &err);
 		qmp_free(n.qmp);
@@ -147,5 +148,5 @@ int main(int argc, char **argv)
 		fprintf(stderr, "nemu: %s\n", err.msg);
 	}
 	vm_config_fini(&n.cfg);
-	return ret ? 1 : 0;
+	return ret || what == CLI_NO ? 1 : 0;
 }

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #include "block/block_int.h"
+#include "block/trace.h"
 
 void blk_node_init(struct blk_node *n, const struct blk_node_ops *ops, const char *name,
 		   unsigned tag)
@@ -147,6 +148,7 @@ unsigned blk_chan_inflight(const struct blk_chan *c)
 void blk_complete(struct blk_req *r, int result)
 {
 	assert(r->chan->inflight > 0);
+	trace_blk_complete(r->chan->node->name, r->op, r->off, result);
 	r->chan->inflight--;
 	r->done(r, result);
 }
@@ -188,6 +190,7 @@ void blk_submit(struct blk_chan *c, struct blk_req *r)
 	r->cur = iov_cur_init(r->iov, r->niov);
 	r->bounce = NULL;
 	c->inflight++;
+	trace_blk_submit(c->node->name, r->op, r->off, r->len);
 	if (error) {
 		blk_complete_later(r, error);
 	} else if ((r->op == BLK_FLUSH && !i->write_cache) ||

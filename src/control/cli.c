@@ -100,6 +100,11 @@ static const struct cli_option options[] = {
 	 CFG(pidfile)},
 	{"daemonize", NULL, cli_set_flag, "go to the background when everything is ready",
 	 CFG(daemonize)},
+	{"trace", "[enable=]PATTERN[,events=FILE][,file=FILE]", cli_set_trace,
+	 "log trace events, * and ? in their names; -trace help lists them", 0},
+	{"check-host", NULL, cli_set_check_host,
+	 "say what this host offers to guests, and what it lacks", 0},
+	{"json", NULL, cli_set_json, "with -check-host: as JSON", 0},
 	{"version", NULL, set_version, "print the version", 0},
 	{"help", NULL, set_help, "print this", 0},
 	{"h", NULL, set_help, "the same", 0},
@@ -186,6 +191,13 @@ int cli_parse(int argc, char **argv, struct vm_config *out, enum cli_result *res
 			*result = CLI_DONE;
 			return 0;
 		}
+	}
+	if (c.json && !c.check_host) {
+		return err_set(err, EINVAL, "-json belongs to -check-host; name that, too");
+	}
+	if (c.check_host) {
+		*result = cli_check_host(c.json) ? CLI_DONE : CLI_NO;
+		return 0;
 	}
 	*result = CLI_RUN;
 	return cli_finish(&c, err);

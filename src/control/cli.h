@@ -12,7 +12,8 @@
 
 enum cli_result {
 	CLI_RUN,  /* build the machine */
-	CLI_DONE, /* -help or -version: it was printed, exit with 0 */
+	CLI_DONE, /* -help, -version and the like: it was printed, exit with 0 */
+	CLI_NO,	  /* -check-host: it was printed, and the answer is no: exit with 1 */
 };
 
 /* argv is not changed. -EINVAL with one sentence that names the option. out is initialised here
@@ -23,5 +24,8 @@ int cli_parse(int argc, char **argv, struct vm_config *out, enum cli_result *res
 /* A JSON object as flat options: {"a":{"b":true}} is a.b=on. For -device, -blockdev, … and for
  * QMP's device_add later. -EINVAL with a sentence for what has no flat form. */
 int cli_json_to_opts(const char *what, const char *json, struct opts *out, struct err *err);
+
+/* Carries out -trace: before isolation, and after inherited descriptors are closed. */
+int cli_trace_start(const struct vm_config *cfg, struct err *err);
 
 #endif

@@ -16,6 +16,7 @@ struct cli {
 	bool no_user_config;
 	bool have_smp;
 	uint64_t smp_cpus, smp_max, smp_sockets, smp_dies, smp_cores, smp_threads;
+	bool check_host, json;
 	bool done;
 };
 
@@ -31,6 +32,8 @@ struct cli_option {
 char *cli_strdup(const char *s);
 /* Appends *o, taken over in every case. */
 int cli_list_push(struct config_list *l, struct opts *o, const char *what, struct err *err);
+/* Appends a copy of arg. */
+int cli_push_text(char ***list, size_t *n, const char *arg, const char *name, struct err *err);
 
 typedef int cli_setter(struct cli *c, const struct cli_option *o, const char *arg, struct err *err);
 /* cli_set.c: generic ones and single options */
@@ -40,6 +43,8 @@ cli_setter cli_set_flag, cli_set_string, cli_set_item, cli_set_serial, cli_set_q
 cli_setter cli_set_boot, cli_set_uuid, cli_set_smbios;
 /* cli_cpu.c */
 cli_setter cli_set_cpu, cli_set_smp;
+/* trace_opts.c, check_host.c */
+cli_setter cli_set_trace, cli_set_check_host, cli_set_json;
 /* cli_machine.c */
 cli_setter cli_set_machine, cli_set_accel, cli_set_kvm;
 /* cli_memory.c */
@@ -48,5 +53,8 @@ int cli_machine_memory(struct cli *c, struct opts *opts, struct err *err); /* ke
 
 /* When all options are there: fills cfg->cpus and the topology. */
 int cli_smp_finish(struct cli *c, struct err *err);
+
+/* check_host.c: prints what this host has; false: no guest can run here. */
+bool cli_check_host(bool json);
 
 #endif

@@ -114,7 +114,7 @@ int cli_set_item(struct cli *c, const struct cli_option *o, const char *arg, str
 	return cli_list_push(l, &opts, w, err);
 }
 
-static int push_text(char ***list, size_t *n, const char *arg, const char *name, struct err *err)
+int cli_push_text(char ***list, size_t *n, const char *arg, const char *name, struct err *err)
 {
 	char **l = realloc(*list, (*n + 1) * sizeof(*l));
 
@@ -128,12 +128,12 @@ static int push_text(char ***list, size_t *n, const char *arg, const char *name,
 
 int cli_set_serial(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)
 {
-	return push_text(&c->cfg->serial, &c->cfg->nserial, arg, o->name, err);
+	return cli_push_text(&c->cfg->serial, &c->cfg->nserial, arg, o->name, err);
 }
 
 int cli_set_qmp(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)
 {
-	return push_text(&c->cfg->qmp, &c->cfg->nqmp, arg, o->name, err);
+	return cli_push_text(&c->cfg->qmp, &c->cfg->nqmp, arg, o->name, err);
 }
 
 int cli_set_name(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)

@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "control/qmp_int.h"
+#include "control/trace.h"
 
 static void client_kill(struct qmp_client *c)
 {
@@ -212,6 +213,7 @@ void qmp_reply(struct qmp_request *rq, json_t *ret, const struct err *err)
 	struct qmp_client *c = rq->client;
 	bool in_band = c && c->running == rq;
 
+	trace_qmp_answer(rq->cmd ? rq->cmd->name : "", err != NULL);
 	if (in_band) {
 		c->running = NULL;
 	}
@@ -277,6 +279,7 @@ static void run_one(struct qmp_client *c, struct qmp_request *rq)
 		qmp_reply(rq, NULL, rq->fail);
 		return;
 	}
+	trace_qmp_command(rq->cmd->name, c->running != rq);
 	r = rq->cmd->fn(c->server, rq, &ret, &err);
 	if (r != QMP_LATER) {
 		qmp_reply(rq, ret, r ? &err : NULL);

@@ -163,6 +163,20 @@ static int cmd_quit(struct qmp_server *s, struct qmp_request *rq, json_t **ret, 
 }
 
 static const struct qmp_arg args_capabilities[] = {{"enable", QMP_ARRAY, true}, {NULL}};
+static const struct qmp_arg args_stats[] = {
+	{"target", QMP_STRING, false},
+	{"providers", QMP_ARRAY, true},
+	{"vcpus", QMP_ARRAY, true},
+	{NULL},
+};
+static const struct qmp_arg args_stats_schemas[] = {{"provider", QMP_STRING, true}, {NULL}};
+static const struct qmp_arg args_trace_get[] = {
+	{"name", QMP_STRING, false}, {"vcpu", QMP_INT, true}, {NULL},
+};
+static const struct qmp_arg args_trace_set[] = {
+	{"name", QMP_STRING, false}, {"enable", QMP_BOOL, false},
+	{"ignore-unavailable", QMP_BOOL, true}, {"vcpu", QMP_INT, true}, {NULL},
+};
 
 const struct qmp_command qmp_commands[] = {
 	{"qmp_capabilities", cmd_capabilities, args_capabilities, QMP_BEFORE_CAPABILITIES},
@@ -175,6 +189,8 @@ const struct qmp_command qmp_commands[] = {
 	{"query-iothreads", cmd_query_iothreads, NULL, 0},
 	{"query-kvm", cmd_query_kvm, NULL, 0},
 	{"query-name", cmd_query_name, NULL, 0},
+	{"query-stats", qmp_query_stats, args_stats, 0},
+	{"query-stats-schemas", qmp_query_stats_schemas, args_stats_schemas, 0},
 	{"query-status", cmd_query_status, NULL, 0},
 	{"query-uuid", cmd_query_uuid, NULL, 0},
 	{"query-version", cmd_query_version, NULL, 0},
@@ -182,5 +198,7 @@ const struct qmp_command qmp_commands[] = {
 	{"stop", cmd_stop, NULL, 0},
 	{"system_powerdown", cmd_system_powerdown, NULL, 0},
 	{"system_reset", cmd_system_reset, NULL, 0},
+	{"trace-event-get-state", qmp_trace_get, args_trace_get, 0},
+	{"trace-event-set-state", qmp_trace_set, args_trace_set, 0},
 };
 const unsigned qmp_ncommands = ARRAY_SIZE(qmp_commands);

@@ -39,6 +39,8 @@ struct qmp_command {
 	const struct qmp_arg *args;
 	unsigned flags;
 };
+/* qmp_observe.c */
+qmp_handler qmp_query_stats, qmp_query_stats_schemas, qmp_trace_get, qmp_trace_set;
 extern const struct qmp_command qmp_commands[];
 extern const unsigned qmp_ncommands;
 /* qmp_cpu.c */

@@ -14,6 +14,9 @@
  *  3. A handler that runs on its owner looks the region up again there. When the owner is the
  *     control loop, which alone changes the table, it is thus never called after bus_del().
  *
+ *  4. Each reader has counters of its own, which its thread alone writes: no line of the cache
+ *     is shared, no instruction locked. A region's index is set before it can be found.
+ *
  * Threads: bus_add/bus_del the control loop; a reader one thread at a time (while a vCPU waits
  * for an owner's loop, that loop uses the vCPU's reader).
  * Untrusted: addresses, lengths and data are the guest's.
@@ -25,12 +28,16 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/util.h"
+#include "core/trace.h"
 
 #define BUS_SPACES 2
+
+enum { STAT_UNASSIGNED, STAT_OTHER, STAT_FIRST };
 
 struct bus_table {
 	unsigned capacity;
@@ -47,12 +54,17 @@ struct bus {
 	_Atomic uint64_t epoch; /* starts at 1 */
 	pthread_mutex_t readers_lock;
 	struct list readers;
+	char *stat_name[BUS_STATS];
+	unsigned nstats; /* names; STAT_FIRST at first */
 };
 
 struct bus_reader {
 	_Alignas(64) _Atomic uint64_t epoch; /* 0: not searching */
 	struct bus *bus;
 	struct list node;
+	struct bus_count {
+		_Atomic uint64_t n[2]; /* reads, writes */
+	} stat[BUS_STATS];
 };
 
 int bus_new(struct bus **out)
@@ -72,6 +84,7 @@ int bus_new(struct bus **out)
 	atomic_init(&b->epoch, 1);
 	pthread_mutex_init(&b->readers_lock, NULL);
 	list_init(&b->readers);
+	b->nstats = STAT_FIRST;
 	*out = b;
 	return 0;
 }
@@ -83,6 +96,9 @@ void bus_free(struct bus *b)
 	}
 	assert(list_empty(&b->readers));
 	pthread_mutex_destroy(&b->readers_lock);
+	for (unsigned i = STAT_FIRST; i < b->nstats; i++) {
+		free(b->stat_name[i]);
+	}
 	free(atomic_load(&b->table));
 	free(b->spare);
 	free(b);
@@ -114,6 +130,52 @@ void bus_reader_free(struct bus_reader *rd)
 	pthread_mutex_unlock(&rd->bus->readers_lock);
 	free(rd);
 }
+
+/* --- statistics --- */
+
+const char *bus_stat_name(const struct bus *b, unsigned i)
+{
+	static const char *const fixed[] = {
+		[STAT_UNASSIGNED] = "unassigned",
+		[STAT_OTHER] = "other",
+	};
+
+	return i < STAT_FIRST ? fixed[i] : i < b->nstats ? b->stat_name[i] : NULL;
+}
+
+uint64_t bus_reader_stat(const struct bus_reader *rd, unsigned i, bool write)
+{
+	return i < BUS_STATS ? atomic_load_explicit(&rd->stat[i].n[write], memory_order_relaxed) : 0;
+}
+
+/* The index of a region's counters. A BAR that moves, or comes back after a reset, goes on. */
+static unsigned stat_index(struct bus *b, const struct bus_region *r)
+{
+	char name[96];
+
+	snprintf(name, sizeof(name), "%s%s%s", r->device ? r->device : "", r->device ? "/" : "",
+		 r->name ? r->name : "?");
+	for (unsigned i = STAT_FIRST; i < b->nstats; i++) {
+		if (!strcmp(b->stat_name[i], name)) {
+			return i;
+		}
+	}
+	if (b->nstats == BUS_STATS || !(b->stat_name[b->nstats] = strdup(name))) {
+		return STAT_OTHER;
+	}
+	return b->nstats++;
+}
+
+static void stat_count(struct bus_reader *rd, unsigned i, bool write)
+{
+	_Atomic uint64_t *n = &rd->stat[i].n[write];
+
+	/* one writer: no read-modify-write needed */
+	atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+}
+
+/* --- the table --- */
 
 /* Publishes the spare table; the one before becomes the spare once nobody can be searching it.
  * Sequentially consistent: either the reader's epoch is seen here, or the reader sees the new
@@ -236,6 +298,7 @@ int bus_add(struct bus *b, struct bus_region *r)
 	if (spare_reserve(b, total + 1) < 0) {
 		return -ENOMEM;
 	}
+	r->stat = stat_index(b, r);
 	table_change(b, r, (unsigned)(before + 1), true);
 	r->added = true;
 	bus_publish(b);
@@ -265,6 +328,7 @@ struct bus_hit {
 	struct loop *owner;
 	bool owner_reads;
 	uint64_t off;
+	unsigned stat;
 };
 
 /* The region that holds all of [addr, addr + len); false if there is none. */
@@ -284,7 +348,8 @@ static bool bus_find(struct bus_reader *rd, enum bus_space space, uint64_t addr,
 
 		if (range_within(addr - r->base, len, r->size)) {
 			*hit = (struct bus_hit){r,	  r->ops,	  r->opaque,
-						r->owner, r->owner_reads, addr - r->base};
+						r->owner, r->owner_reads, addr - r->base,
+						r->stat};
 			found = true;
 		}
 	}
@@ -366,11 +431,15 @@ static void bus_call_owner(void *arg)
 void bus_read(struct bus_reader *rd, enum bus_space space, uint64_t addr, void *data,
 	      unsigned len)
 {
-	struct bus_hit hit;
+	struct bus_hit hit = {.stat = STAT_UNASSIGNED};
+	bool found;
 
 	assert(len >= 1 && len <= 8);
 	memset(data, 0xff, len);
-	if (!bus_find(rd, space, addr, len, &hit) || !hit.ops->read || !size_ok(hit.ops, len)) {
+	found = bus_find(rd, space, addr, len, &hit);
+	stat_count(rd, hit.stat, false);
+	if (!found || !hit.ops->read || !size_ok(hit.ops, len)) {
+		trace_bus_unassigned_read(space == BUS_PIO, addr, len);
 		return;
 	}
 	if (hit.owner && hit.owner_reads) {
@@ -385,11 +454,17 @@ void bus_read(struct bus_reader *rd, enum bus_space space, uint64_t addr, void *
 void bus_write(struct bus_reader *rd, enum bus_space space, uint64_t addr, const void *data,
 	       unsigned len)
 {
-	struct bus_hit hit;
+	struct bus_hit hit = {.stat = STAT_UNASSIGNED};
+	bool found;
 
 	assert(len >= 1 && len <= 8);
-	if (!bus_find(rd, space, addr, len, &hit) || !hit.ops->write ||
-	    !size_ok(hit.ops, len)) {
+	found = bus_find(rd, space, addr, len, &hit);
+	stat_count(rd, hit.stat, true);
+	if (!found || !hit.ops->write || !size_ok(hit.ops, len)) {
+		uint64_t value = 0;
+
+		memcpy(&value, data, len);
+		trace_bus_unassigned_write(space == BUS_PIO, addr, len, value);
 		return;
 	}
 	if (hit.owner) {

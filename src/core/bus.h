@@ -29,14 +29,16 @@ struct bus_ops {
 	uint8_t min_size, max_size; /* 0: 1 and 8 */
 };
 struct bus_region {
-	const char *name; /* not owned; for logs and statistics */
+	const char *name;   /* not owned; for logs and statistics */
+	const char *device; /* the same: whose region it is, NULL if the name says it */
 	enum bus_space space;
 	uint64_t base, size;
 	const struct bus_ops *ops;
 	void *opaque;
 	struct loop *owner; /* NULL: handlers run on the calling thread */
 	bool owner_reads;
-	bool added; /* internal */
+	bool added;	/* internal */
+	unsigned stat;	/* internal */
 };
 
 /* At most this many regions (a guest with all BARs enabled stays below). */
@@ -59,5 +61,14 @@ void bus_read(struct bus_reader *rd, enum bus_space space, uint64_t addr, void *
 	      unsigned len);
 void bus_write(struct bus_reader *rd, enum bus_space space, uint64_t addr, const void *data,
 	       unsigned len);
+
+/* --- statistics: accesses by region, counted where they are made --- */
+
+/* What is counted under i: "DEVICE/REGION" or "REGION", regions of the same name together. 0 is
+ * "unassigned", 1 "other" (what has no room in the table). NULL past the end. Control loop. */
+#define BUS_STATS 256
+const char *bus_stat_name(const struct bus *b, unsigned i);
+/* Since the reader was made; any thread. */
+uint64_t bus_reader_stat(const struct bus_reader *rd, unsigned i, bool write);
 
 #endif

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "event/loop_int.h"
+#include "event/trace.h"
 
 #define NS_PER_SEC UINT64_C(1000000000)
 #define NS_PER_MS  UINT64_C(1000000)
@@ -292,6 +293,7 @@ static void loop_round(struct loop *l, int timeout_ms, bool by_hand)
 	n = epoll_pwait2(l->ep_fd, l->ev, LOOP_EVENTS, bounded ? &ts : NULL, NULL);
 	assert(n >= 0 || errno == EINTR);
 	l->ev_count = n > 0 ? n : 0;
+	trace_loop_wakeup(l->name, l->ev_count);
 	loop_fd_run(l);
 	loop_timer_run(l);
 	loop_work_run(l);

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "event/loop_int.h"
+#include "event/trace.h"
 
 /* ---- futexes: one word that goes from 0 to 1 once ---- */
 
@@ -52,6 +53,7 @@ void loop_post(struct loop *l, struct loop_work *w)
 	if (atomic_exchange_explicit(&w->queued, true, memory_order_acq_rel)) {
 		return;
 	}
+	trace_loop_post(l->name);
 	head = atomic_load_explicit(&l->posted, memory_order_relaxed);
 	do {
 		w->next = head;

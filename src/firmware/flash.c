@@ -49,6 +49,7 @@
 #include "core/device.h"
 #include "event/loop.h"
 #include "firmware/flash_int.h"
+#include "firmware/trace.h"
 #include "mem/mem.h"
 #include "spec/cfi_flash.h"
 #include "spec/platform_x86.h"
@@ -336,6 +337,7 @@ static void flash_write(void *opaque, uint64_t off, uint64_t value, unsigned siz
 	was_array = atomic_load(&f->mode) == ARRAY;
 	pending = f->pending;
 	f->pending = NONE;
+	trace_flash_write(f->dev.id, off, value, pending);
 	switch (pending) {
 	case PROGRAM:
 		if (array_change(f, (uint32_t)off, 1, false, v)) {

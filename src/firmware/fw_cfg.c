@@ -31,6 +31,7 @@
 #include "core/bus.h"
 #include "core/device.h"
 #include "firmware/fw_cfg.h"
+#include "firmware/trace.h"
 #include "mem/mem.h"
 #include "spec/fw_cfg.h"
 
@@ -163,6 +164,7 @@ static void select_key(struct fw_cfg *fw, uint16_t key)
 	fw->selector = key;
 	fw->offset = 0;
 	select_resolve(fw);
+	trace_fw_cfg_select(key, fw->cur_file ? fw->cur_file->name : "", fw->cur_len);
 }
 
 /* The bytes left of the selected item. */
@@ -251,6 +253,7 @@ static void dma_run(struct fw_cfg *fw, gpa_t desc)
 	ctl = be32_get(d.control);
 	len = be32_get(d.length);
 	gpa = be64_get(d.address);
+	trace_fw_cfg_dma(ctl, gpa, len);
 	if (ctl & FW_CFG_DMA_CTL_SELECT) {
 		select_key(fw, (uint16_t)(ctl >> 16));
 	}

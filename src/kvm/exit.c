@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "kvm/kvm_int.h"
+#include "kvm/trace.h"
 
 static void vcpu_stop(struct kvm_vcpu *v, enum power_request what)
 {
@@ -143,6 +144,7 @@ bool kvm_vcpu_exit(struct kvm_vcpu *v)
 {
 	struct kvm_run *run = v->run;
 
+	trace_kvm_vcpu_exit(v->index, run->exit_reason);
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
 		kvm_vcpu_count(v, KVM_STAT_PIO);

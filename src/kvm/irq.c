@@ -17,6 +17,7 @@
 
 #include "base/util.h"
 #include "kvm/kvm_int.h"
+#include "kvm/trace.h"
 
 static struct kvm_vm *irq_vm(struct irqchip *c)
 {
@@ -43,6 +44,7 @@ static int irq_msi_send(struct irqchip *c, uint64_t addr, uint32_t data)
 	struct kvm_msi msi = {.data = data};
 	int r;
 
+	trace_kvm_msi_send(addr, data);
 	irq_split_address(vm, addr, &msi.address_lo, &msi.address_hi);
 	r = kvm_ioctl(vm->fd, KVM_SIGNAL_MSI, &msi);
 	return r < 0 ? r : 0; /* 0 and 1: masked by the guest or delivered */
@@ -124,6 +126,7 @@ static int irq_route_set(struct irqchip *c, int gsi, bool valid, uint64_t addr, 
 	if (gsi < 0 || (unsigned)gsi >= q->max || !irq_used(q, gsi)) {
 		return -EINVAL;
 	}
+	trace_kvm_irq_route(gsi, valid, addr, data);
 	if (!valid) {
 		return irq_route_remove(vm, gsi);
 	}

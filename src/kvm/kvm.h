@@ -21,8 +21,10 @@
 #include "base/err.h"
 #include "core/bus.h"
 #include "core/doorbell.h"
+#include "core/host_fact.h"
 #include "core/irq.h"
 #include "core/power.h"
+#include "core/stats.h"
 #include "event/loop.h"
 #include "mem/mem.h"
 #include "state/state.h"
@@ -60,6 +62,10 @@ int kvm_vm_new(const struct kvm_vm_config *cfg, struct kvm_vm **out, struct err 
 /* Paused only (kvm_vcpus_pause() has called done(), or nothing was ever resumed): joins the
  * vCPU threads, leaves the memory map. */
 void kvm_vm_free(struct kvm_vm *vm);
+
+/* For -check-host: fn for each thing that KVM offers here or lacks. Also without /dev/kvm.
+ * Takes up to 5 s, and SIGALRM, where guest code is emulated. */
+void kvm_check_host(host_fact_fn *fn, void *opaque);
 
 struct irqchip *kvm_vm_irqchip(struct kvm_vm *vm);
 struct doorbells *kvm_vm_doorbells(struct kvm_vm *vm);
@@ -130,6 +136,12 @@ enum kvm_stat {
 };
 const char *kvm_stat_name(enum kvm_stat s);
 uint64_t kvm_vcpu_stat(const struct kvm_vcpu *v, enum kvm_stat s);
+/* Accesses that the vCPU made to a bus region: bus_reader_stat() of its reader. */
+uint64_t kvm_vcpu_bus_stat(const struct kvm_vcpu *v, unsigned i, bool write);
+/* What KVM counts itself, of the VM (v NULL) or a vCPU: fn for each one. Nothing on a kernel
+ * that has no binary statistics (before 5.14). Control loop. 0 or -errno with a sentence. */
+int kvm_stats_each(struct kvm_vm *vm, struct kvm_vcpu *v, stat_fn *fn, void *opaque,
+		   struct err *err);
 
 /* --- state: paused only --- */
 

@@ -60,6 +60,7 @@ struct kvm_msr_set {
 struct kvm_vm {
 	struct kvm_vm_config cfg;
 	int sys_fd, fd;
+	int stats_fd; /* -1: KVM has none */
 	size_t run_size, xsave_size;
 	unsigned max_vcpus, max_vcpu_ids;
 	bool sregs2, xcrs, xsave2, payload, tsc_control, kvmclock_ctrl, tsc_offset;
@@ -90,6 +91,7 @@ struct kvm_vcpu {
 	uint32_t apic_id;
 	char name[16]; /* "vcpu0": thread and log */
 	int fd;
+	int stats_fd; /* -1: KVM has none */
 	struct kvm_run *run;
 	struct bus_reader *bus;
 	pthread_t thread;
@@ -109,7 +111,17 @@ static inline void kvm_vcpu_count(struct kvm_vcpu *v, enum kvm_stat s)
 	atomic_store_explicit(&v->stats[s], n + 1, memory_order_relaxed);
 }
 
-/* vm.c: 0 or a positive answer; -errno. */
+/* vm.c: what a host's KVM has to have; `without` completes "without which". */
+struct kvm_required_cap {
+	unsigned cap;
+	const char *name;
+	const char *without;
+};
+extern const struct kvm_required_cap kvm_required_caps[];
+extern const unsigned kvm_nrequired_caps;
+/* /dev/kvm; a sentence and -errno. */
+int kvm_open(int *fd, struct err *err);
+/* 0 or a positive answer; -errno. */
 int kvm_ioctl(int fd, unsigned long request, void *arg);
 /* The capability's value, 0 if absent. */
 int kvm_cap(const struct kvm_vm *vm, unsigned cap);
@@ -128,6 +140,14 @@ void kvm_vcpu_free(struct kvm_vcpu *v);
 bool kvm_vcpu_exit(struct kvm_vcpu *v);
 /* KVM_RUN failed with error (positive). Always stops. */
 void kvm_vcpu_run_failed(struct kvm_vcpu *v, int error);
+
+/* stats.c: the descriptor of a VM's or vCPU's statistics, -1 if KVM has none. */
+int kvm_stats_open(int fd);
+/* Calls fn for each statistic behind it. 0 or -errno. */
+int kvm_stats_read(int fd, stat_fn *fn, void *opaque);
+/* x86_probe.c: microseconds that a short loop takes a guest, UINT64_MAX: more than 5 s. 0 or
+ * -errno with a sentence. */
+int x86_probe_loop(int sys_fd, uint64_t *us, struct err *err);
 
 /* x86_regs.c: a vCPU's whole state between KVM and a plain structure */
 int x86_vcpu_setup(struct kvm_vcpu *v, struct err *err);

@@ -135,6 +135,9 @@ void kvm_vcpu_free(struct kvm_vcpu *v)
 	if (v->run) {
 		munmap(v->run, v->vm->run_size);
 	}
+	if (v->stats_fd >= 0) {
+		close(v->stats_fd);
+	}
 	if (v->fd >= 0) {
 		close(v->fd);
 	}
@@ -189,6 +192,7 @@ int kvm_vcpu_new(struct kvm_vm *vm, unsigned index, uint32_t apic_id,
 	v->index = index;
 	v->apic_id = apic_id;
 	v->stopped = true;
+	v->stats_fd = -1;
 	snprintf(v->name, sizeof(v->name), "vcpu%u", index);
 	v->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)apic_id);
 	if (v->fd < 0) {
@@ -197,6 +201,7 @@ int kvm_vcpu_new(struct kvm_vm *vm, unsigned index, uint32_t apic_id,
 		r = -r;
 		goto free_vcpu;
 	}
+	v->stats_fd = kvm_stats_open(v->fd);
 	v->run = mmap(NULL, vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
 	if (v->run == MAP_FAILED) {
 		v->run = NULL;

@@ -28,11 +28,7 @@
 #define MCG_CTL_P     (UINT64_C(1) << 8)
 #define MCG_SER_P     (UINT64_C(1) << 24)
 
-static const struct {
-	unsigned cap;
-	const char *name;
-	const char *without;
-} required_caps[] = {
+const struct kvm_required_cap kvm_required_caps[] = {
 	{KVM_CAP_USER_MEMORY, "USER_MEMORY", "guests would have no memory"},
 	{KVM_CAP_DESTROY_MEMORY_REGION_WORKS, "DESTROY_MEMORY_REGION_WORKS",
 	 "memory could not be taken back from a guest"},
@@ -56,6 +52,7 @@ static const struct {
 	{KVM_CAP_DEBUGREGS, "DEBUGREGS", "debug registers could not be saved"},
 	{KVM_CAP_XSAVE, "XSAVE", "FPU and vector registers could not be saved"},
 };
+const unsigned kvm_nrequired_caps = ARRAY_SIZE(kvm_required_caps);
 
 int kvm_ioctl(int fd, unsigned long request, void *arg)
 {
@@ -73,10 +70,10 @@ int kvm_cap(const struct kvm_vm *vm, unsigned cap)
 }
 
 /* #syscalls(start): openat */
-static int vm_open(struct kvm_vm *vm, struct err *err)
+int kvm_open(int *fd, struct err *err)
 {
-	vm->sys_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	if (vm->sys_fd >= 0) {
+	*fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (*fd >= 0) {
 		return 0;
 	}
 	switch (errno) {
@@ -111,12 +108,12 @@ static int vm_check(struct kvm_vm *vm, struct err *err)
 			       "this century",
 			       version, KVM_API_VERSION);
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(required_caps); i++) {
-		if (!kvm_cap(vm, required_caps[i].cap)) {
+	for (size_t i = 0; i < kvm_nrequired_caps; i++) {
+		if (!kvm_cap(vm, kvm_required_caps[i].cap)) {
 			return err_set_class(err, ERR_KVM_MISSING_CAP, ENOTSUP,
 					     "/dev/kvm lacks KVM_CAP_%s, without which %s: use "
 					     "a newer host kernel",
-					     required_caps[i].name, required_caps[i].without);
+					     kvm_required_caps[i].name, kvm_required_caps[i].without);
 		}
 	}
 	return 0;
@@ -264,9 +261,9 @@ int kvm_vm_new(const struct kvm_vm_config *cfg, struct kvm_vm **out, struct err 
 		return err_set(err, ENOMEM, "no memory for a virtual machine");
 	}
 	vm->cfg = *cfg;
-	vm->sys_fd = vm->fd = -1;
+	vm->sys_fd = vm->fd = vm->stats_fd = -1;
 	vm->paused = true;
-	r = vm_open(vm, err);
+	r = kvm_open(&vm->sys_fd, err);
 	if (r < 0) {
 		goto free_vm;
 	}
@@ -291,6 +288,7 @@ int kvm_vm_new(const struct kvm_vm_config *cfg, struct kvm_vm **out, struct err 
 	if (r < 0) {
 		goto fini_irqs;
 	}
+	vm->stats_fd = kvm_stats_open(vm->fd);
 	pthread_mutex_init(&vm->lock, NULL);
 	pthread_cond_init(&vm->wake, NULL);
 	vm_install_kick();
@@ -324,6 +322,9 @@ void kvm_vm_free(struct kvm_vm *vm)
 	kvm_irqs_fini(vm);
 	pthread_cond_destroy(&vm->wake);
 	pthread_mutex_destroy(&vm->lock);
+	if (vm->stats_fd >= 0) {
+		close(vm->stats_fd);
+	}
 	close(vm->fd);
 	close(vm->sys_fd);
 	free(vm);

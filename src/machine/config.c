@@ -51,6 +51,7 @@ void vm_config_fini(struct vm_config *c)
 	list_fini(&c->numas);
 	list_fini(&c->smbios);
 	texts_fini(c->serial, c->nserial);
+	texts_fini(c->trace, c->ntrace);
 	texts_fini(c->qmp, c->nqmp);
 	memset(c, 0, sizeof(*c));
 }

@@ -61,6 +61,8 @@ struct vm_config {
 	bool sandbox_off;
 	bool daemonize;
 	char *pidfile;
+	char **trace;          /* the texts of -trace */
+	size_t ntrace;
 	int64_t rtc_offset_s;  /* -rtc base=: seconds added to the host's UTC clock */
 };
 

@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "machine/machine_int.h"
+#include "machine/trace.h"
 
 const char *run_state_name(enum run_state s)
 {
@@ -27,6 +28,12 @@ const char *run_state_name(enum run_state s)
 	};
 
 	return names[s];
+}
+
+static void state_set(struct machine *m, enum run_state s)
+{
+	trace_machine_state(run_state_name(m->state), run_state_name(s));
+	m->state = s;
 }
 
 static void emit(struct machine *m, enum machine_event ev, bool guest, const char *reason)
@@ -66,7 +73,7 @@ static void wake_waiters(struct machine *m)
 
 static void guest_resume(struct machine *m)
 {
-	m->state = RUN_RUNNING;
+	state_set(m, RUN_RUNNING);
 	if (m->kvm) {
 		device_list_resume(&m->devices);
 		kvm_vcpus_resume(m->kvm);
@@ -95,7 +102,7 @@ static void act(struct machine *m)
 	}
 	if (req & (REQ_SHUTDOWN | REQ_QUIT)) {
 		emit(m, MACHINE_SHUTDOWN, m->req_guest, m->req_reason);
-		m->state = RUN_SHUTDOWN;
+		state_set(m, RUN_SHUTDOWN);
 		if (req & REQ_QUIT || !m->cfg->no_shutdown) {
 			wake_waiters(m);
 			quit_now(m);
@@ -113,14 +120,14 @@ static void act(struct machine *m)
 			log_err("machine", "reset failed: %s", err.msg);
 			req |= REQ_PANIC;
 		} else if (m->state == RUN_SHUTDOWN || m->state == RUN_INTERNAL_ERROR) {
-			m->state = RUN_PAUSED; /* a reset is the way out of both */
+			state_set(m, RUN_PAUSED); /* a reset is the way out of both */
 		}
 		emit(m, MACHINE_RESET, m->req_guest, m->req_reason);
 	}
 	if (req & (REQ_PANIC | REQ_IO_ERROR | REQ_STOP) && was_running) {
-		m->state = req & REQ_PANIC      ? RUN_INTERNAL_ERROR
-			   : req & REQ_IO_ERROR ? RUN_IO_ERROR
-						: RUN_PAUSED;
+		state_set(m, req & REQ_PANIC      ? RUN_INTERNAL_ERROR
+			     : req & REQ_IO_ERROR ? RUN_IO_ERROR
+						  : RUN_PAUSED);
 		if (req & REQ_PANIC) {
 			emit(m, MACHINE_PANIC, true, NULL);
 		}
@@ -159,6 +166,7 @@ static void machine_go(struct machine *m)
 
 static void ask(struct machine *m, unsigned req, bool guest, const char *reason)
 {
+	trace_machine_request(req, guest, reason ? reason : "");
 	/* The first reason stays, unless something more final comes. */
 	if (!(m->req & (REQ_SHUTDOWN | REQ_QUIT)) && req & (REQ_RESET | REQ_SHUTDOWN | REQ_QUIT)) {
 		m->req_guest = guest;
@@ -330,7 +338,7 @@ void machine_stop(struct machine *m, machine_done_fn *done, void *opaque)
 	wait_for(m, done, opaque);
 	if (m->state != RUN_RUNNING && m->phase == PHASE_IDLE) {
 		if (m->state == RUN_PRELAUNCH) {
-			m->state = RUN_PAUSED;
+			state_set(m, RUN_PAUSED);
 		}
 		wake_waiters(m);
 		return;

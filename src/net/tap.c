@@ -27,6 +27,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "net/net_int.h"
+#include "net/trace.h"
 
 struct tap {
 	struct net_port port;
@@ -98,7 +99,9 @@ static ssize_t tap_send(struct net_port *p, const struct iovec *iov, unsigned cn
 	do {
 		n = writev(tap_of(p)->fd, iov, (int)cnt);
 	} while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
+	n = n < 0 ? -errno : n;
+	trace_net_tx(p->id, (int)n);
+	return n;
 }
 
 /* A frame that is larger than the buffers is cut by the kernel; it tells nobody, so one byte more
@@ -111,7 +114,9 @@ static ssize_t tap_recv(struct net_port *p, const struct iovec *iov, unsigned cn
 	do {
 		n = readv(tap_of(p)->fd, iov, (int)cnt);
 	} while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
+	n = n < 0 ? -errno : n;
+	trace_net_rx(p->id, (int)n);
+	return n;
 }
 
 static void tap_rx_enable(struct net_port *p, bool on)

@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "pci/pci_int.h"
+#include "pci/trace.h"
 #include "spec/pci.h"
 
 static unsigned bar_reg(unsigned bar)
@@ -63,6 +64,7 @@ void pci_bar_region(struct pci_func *f, unsigned bar, uint64_t off, uint64_t siz
 	b->region_off[b->nregions] = off;
 	b->region[b->nregions++] = (struct bus_region){
 		.name = name,
+		.device = f->name,
 		.space = b->flags & PCI_BAR_IO ? BUS_PIO : BUS_MMIO,
 		.size = size,
 		.ops = ops,
@@ -151,6 +153,7 @@ static void bar_unmap(struct pci_func *f, unsigned bar)
 		bus_del(f->vm->bus, &b->region[i]);
 	}
 	b->mapped = false;
+	trace_pci_bar_unmap(f->name, bar, b->mapped_addr);
 	if (f->ops && f->ops->bar_changed) {
 		f->ops->bar_changed(f, bar, false, 0);
 	}
@@ -193,6 +196,7 @@ static void bar_map(struct pci_func *f, unsigned bar, uint64_t addr)
 	bar_conflict(f, bar, false);
 	b->mapped = true;
 	b->mapped_addr = addr;
+	trace_pci_bar_map(f->name, bar, addr, b->size);
 	if (f->ops && f->ops->bar_changed) {
 		f->ops->bar_changed(f, bar, true, addr);
 	}

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "pci/pci_int.h"
+#include "pci/trace.h"
 #include "pci/vec.h"
 #include "spec/pci.h"
 
@@ -88,6 +89,7 @@ void msi_trigger(struct pci_func *f, unsigned vec)
 	unsigned enabled = m ? atomic_load_explicit(&m->enabled, memory_order_relaxed) : 0;
 
 	if (enabled && vec < m->nvec) {
+		trace_pci_msi_trigger(f->name, vec);
 		pci_vec_trigger(&m->vec[vec & (enabled - 1)]);
 	}
 }

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "pci/pci_int.h"
+#include "pci/trace.h"
 #include "pci/vec.h"
 #include "spec/pci.h"
 
@@ -170,6 +171,7 @@ bool msix_enabled(const struct pci_func *f)
 void msix_trigger(struct pci_func *f, unsigned vec)
 {
 	if (f->msix && vec < f->msix->nvec) {
+		trace_pci_msix_trigger(f->name, vec);
 		pci_vec_trigger(&f->msix->v[vec].vec);
 	}
 }

@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "sandbox/sandbox_int.h"
+#include "sandbox/trace.h"
 
 #define ANSWER_WAIT_S 10
 
@@ -281,7 +282,7 @@ int broker_seal(struct broker *b, struct err *err)
 static int broker_request(struct broker *b, uint32_t verb, const char *path, unsigned flags,
 			  int *fd, struct err *err)
 {
-	int i = broker_find(b, verb, path);
+	int i = broker_find(b, verb, path), r;
 	struct broker_request m = {.magic = BROKER_MAGIC, .verb = verb, .flags = flags};
 
 	if (i < 0) {
@@ -289,7 +290,9 @@ static int broker_request(struct broker *b, uint32_t verb, const char *path, uns
 			       "on the command line", path);
 	}
 	m.rule = b->rule[i].number;
-	return broker_ask(b, &m, sizeof(m), fd, err);
+	r = broker_ask(b, &m, sizeof(m), fd, err);
+	trace_broker_request(m.verb, m.rule, r);
+	return r;
 }
 
 int broker_open(struct broker *b, const char *path, unsigned flags, struct err *err)

@@ -35,6 +35,7 @@
 
 #include "base/log.h"
 #include "spec/virtio.h"
+#include "virtio/trace.h"
 
 #define STATUS_DRIVER_BITS                                                                     \
 	(VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_FEATURES_OK |        \
@@ -66,6 +67,7 @@ static void queue_kicked(void *opaque, uint32_t events)
 		return;
 	}
 	if (virtq_running(q)) {
+		trace_virtq_kick(q->vd->name, q->index);
 		q->vd->ops->queue_kick(q);
 	}
 }
@@ -279,6 +281,7 @@ void virtio_set_status(struct virtio_dev *vd, uint8_t status)
 {
 	uint8_t old = virtio_get_status(vd);
 
+	trace_virtio_set_status(vd->name, status);
 	if (status == 0) {
 		if (!vd->resetting) {
 			vd->resetting = true;

@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+#include "virtio/trace.h"
 #include "virtio/virtq_int.h"
 
 #define AVAIL	  VIRTQ_DESC_F_AVAIL
@@ -163,6 +164,7 @@ static int packed_pop(struct virtq *q, struct virtq_chain *c, struct iovec *iov,
 	advance(q, &q->last_avail, &q->avail_wrap, c->slots);
 	q->slots = (uint16_t)(q->slots + c->slots);
 	q->inflight++;
+	trace_virtq_pop(q->vd->name, q->index, c->head, c->out_len, c->in_len);
 	return 1;
 }
 
@@ -193,6 +195,7 @@ static void packed_push(struct virtq *q, const struct virtq_chain *c, uint32_t w
 		(written ? VIRTQ_DESC_F_WRITE : 0u); /* without it the length is void */
 
 	assert(q->inflight > 0 && written <= c->in_len);
+	trace_virtq_push(q->vd->name, q->index, c->head, written);
 	if (written) {
 		mem_dirty_iov(m, c->iov + c->n_out, c->n_in, written);
 	}
@@ -250,6 +253,7 @@ static void packed_notify(struct virtq *q)
 		break;
 	}
 	q->signalled_valid = true;
+	trace_virtq_notify(q->vd->name, q->index, q->used_idx, wanted);
 	if (wanted) {
 		q->vd->transport->notify_queue(q->vd, q);
 	}

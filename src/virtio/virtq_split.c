@@ -24,6 +24,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+#include "virtio/trace.h"
 #include "virtio/virtq_int.h"
 
 /* Ring fields are naturally aligned: split_map() checks the rings' addresses. */
@@ -186,6 +187,7 @@ static int split_pop(struct virtq *q, struct virtq_chain *c, struct iovec *iov, 
 	}
 	q->last_avail++;
 	q->inflight++;
+	trace_virtq_pop(q->vd->name, q->index, c->head, c->out_len, c->in_len);
 	return 1;
 }
 
@@ -212,6 +214,7 @@ static void split_push(struct virtq *q, const struct virtq_chain *c, uint32_t wr
 	uint32_t *elem = (uint32_t *)(void *)&u->ring[slot];
 
 	assert(q->inflight > 0 && written <= c->in_len);
+	trace_virtq_push(q->vd->name, q->index, c->head, written);
 	if (written) {
 		mem_dirty_iov(m, c->iov + c->n_out, c->n_in, written);
 	}
@@ -252,6 +255,7 @@ static void split_notify(struct virtq *q)
 	} else {
 		wanted = !(ld16(&a->flags, __ATOMIC_SEQ_CST) & VIRTQ_AVAIL_F_NO_INTERRUPT);
 	}
+	trace_virtq_notify(q->vd->name, q->index, q->used_idx, wanted);
 	if (wanted) {
 		q->vd->transport->notify_queue(q->vd, q);
 	}

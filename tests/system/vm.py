@@ -120,7 +120,7 @@ class Qmp:
 				return message
 			self.events.append(message)
 
-	def cmd(self, name, **args):
+	def cmd(self, name, /, **args):
 		request = {"execute": name}
 		if args:
 			request["arguments"] = args

@@ -55,3 +55,65 @@ def test_platform_page_agrees_with_the_header():
 	known = re.findall(r"PLAT_\w+", read("spec/platform_x86.h"))
 	unknown = set(re.findall(r"PLAT_\w+", read("docs/platform.md"))) - set(known)
 	assert not unknown
+	# and the page has all of the contract
+	defined = set(re.findall(r"#define (PLAT_\w+)", read("spec/platform_x86.h")))
+	assert not defined - set(re.findall(r"`(PLAT_\w+)`", read("docs/platform.md")))
+
+
+def property_tables():
+	"""{class: {property: default or ""}} of src/machine/devices.c, what macros stand for included."""
+	text = read("src/machine/devices.c").replace("\\\n", " ")
+	macros = dict(re.findall(r"^#define (\w+_PROPS)\s+(.*)$", text, re.M))
+
+	def rows(body):
+		for name in macros:
+			body = re.sub(rf"\b{name}\b", lambda _: macros[name], body)
+		body = re.sub(r"\b\w+_PROPS\b", lambda m: macros[m.group(0)], body)
+		found = re.findall(r'\{"([^"]+)",((?:[^{}"]|"[^"]*")*)\}', body)
+		return {name: (re.search(r'\.def = "([^"]*)"', rest) or [None, ""])[1] for name, rest in found}
+
+	tables = {name: rows(body) for name, body in
+		  re.findall(r"struct opt_desc (props_\w+)\[\] = \{(.*?)\n\};", text, re.S)}
+	classes = re.findall(r'\{"([\w-]+)",[^{}]*?\b(props_\w+),', text[text.index("} classes[] = {"):])
+	return {name: tables[table] for name, table in classes}
+
+
+def properties_said(page):
+	return dict(re.findall(r"^\| `([\w-]+)` \| ([^|]*?) ?\| [^|]* ?\|$", read(f"docs/devices/{page}"), re.M))
+
+
+def test_device_pages_have_every_property_and_its_default():
+	classes = property_tables()
+	assert {"virtio-blk-pci", "virtio-net-pci", "pcie-root-port", "virtconsole"} <= set(classes)
+	common = properties_said("README.md")
+	for name, props in classes.items():
+		port = name in ("virtconsole", "virtserialport")
+		said = properties_said("virtio-serial-pci.md" if port else f"{name}.md")
+		if port:
+			said.pop("max_ports")
+		elif name == "virtio-serial-pci":
+			said = {"max_ports": said["max_ports"]}
+		if not port:
+			virtio = name.startswith("virtio")
+			said = {**{k: d for k, d in common.items()
+				   if virtio or k not in ("disable-legacy", "disable-modern", "vectors")}, **said}
+		assert said == props, name
+
+
+# a device is what has a state table or a class of -device
+def test_every_device_has_a_page_and_a_paragraph_on_threats():
+	index = read("docs/devices/README.md")
+	threats = read("THREATS.md").lower()
+	pages = {name[:-3] for name in os.listdir(os.path.join(ROOT, "docs/devices"))} - {"README"}
+	assert set(re.findall(r"\]\(([\w-]+)\.md\)", index)) == pages
+	for name in pages:
+		text = read(f"docs/devices/{name}.md")
+		for heading in ("State", "Limits", "Threats", "Tests"):
+			assert f"\n## {heading}\n" in text, (name, heading)
+		word = {"pcie-root-port": "root port", "virtio-serial-pci": "virtio-console",
+			"power": "pm timer"}.get(name, name.removesuffix("-pci"))
+		assert word in threats, word
+	sources = {"uart": "uart", "rtc": "rtc", "ged": "ged", "pm": "power", "reset": "power", "ioapic": "ioapic"}
+	for file in os.listdir(os.path.join(ROOT, "src/device/platform")):
+		if file.endswith(".c"):
+			assert sources[file[:-2]] in pages

@@ -35,6 +35,7 @@
 #include "core/bus.h"
 #include "core/device.h"
 #include "device/platform/ioapic.h"
+#include "device/platform/trace.h"
 #include "spec/ioapic.h"
 #include "spec/platform_x86.h"
 
@@ -124,6 +125,7 @@ static void line_set(void *opaque, unsigned pin, bool level)
 	bool due = false;
 	uint64_t rte;
 
+	trace_ioapic_line(pin, level);
 	pthread_mutex_lock(&io->lock);
 	rte = io->rte[pin];
 	if (!level) {
@@ -149,6 +151,7 @@ void ioapic_eoi(struct ioapic *io, uint8_t vector)
 	uint64_t due[PINS];
 	unsigned n = 0;
 
+	trace_ioapic_eoi(vector);
 	pthread_mutex_lock(&io->lock);
 	for (unsigned pin = 0; pin < PINS; pin++) {
 		uint64_t rte = io->rte[pin];

@@ -420,6 +420,32 @@ static void test_smp_topologies(void **state)
 	(void)state;
 }
 
+/* -trace is kept in its order and carried out later; --json belongs to -check-host. */
+static void test_trace_and_check_host(void **state)
+{
+	enum cli_result result = CLI_RUN;
+	struct vm_config c;
+	struct err err;
+
+	good("-machine none -trace virtq_* -trace enable=-virtq_pop,file=/tmp/x", &c);
+	assert_int_equal(c.ntrace, 2);
+	assert_string_equal(c.trace[0], "virtq_*");
+	assert_string_equal(c.trace[1], "enable=-virtq_pop,file=/tmp/x");
+	vm_config_fini(&c);
+	bad("-machine none -json", "-check-host");
+	assert_int_equal(parse("-trace help", &c, &result, &err), 0);
+	assert_int_equal(result, CLI_DONE);
+	vm_config_fini(&c);
+	for (int i = 0; i < 2; i++) { /* in any order */
+		const char *line = i ? "--json -check-host" : "-check-host --json";
+
+		result = CLI_RUN;
+		assert_int_equal(parse(line, &c, &result, &err), 0);
+		assert_true(result == CLI_DONE || result == CLI_NO);
+		vm_config_fini(&c);
+	}
+}
+
 static void test_help_and_version(void **state)
 {
 	static const char *const lines[] = {"-help", "-h", "--version", "-version -frobnicate"};
@@ -447,6 +473,7 @@ int main(void)
 		cmocka_unit_test(test_repetition),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_smp_topologies),
+		cmocka_unit_test(test_trace_and_check_host),
 		cmocka_unit_test(test_help_and_version),
 	};
 

@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/util.h"
@@ -468,6 +469,96 @@ static void test_lookups_while_regions_change(void **state)
 	bus_free(b);
 }
 
+static uint64_t stat_of(struct bus *b, struct bus_reader *rd, const char *name, bool write)
+{
+	const char *s;
+
+	for (unsigned i = 0; (s = bus_stat_name(b, i)); i++) {
+		if (!strcmp(s, name)) {
+			return bus_reader_stat(rd, i, write);
+		}
+	}
+	return UINT64_MAX;
+}
+
+/* Each reader counts for itself, by device and region; what moves or comes back goes on. */
+static void test_statistics(void **state)
+{
+	struct mem_dev d = {0};
+	struct bus_region uart = {.name = "uart", .space = BUS_PIO, .base = 0x3f8, .size = 8,
+				  .ops = &any_ops, .opaque = &d};
+	struct bus_region bar = {.name = "common", .device = "nic", .base = 0x1000, .size = 64,
+				 .ops = &any_ops, .opaque = &d};
+	struct bus_reader *one, *two;
+	uint64_t v = 0;
+	struct bus *b;
+
+	assert_int_equal(bus_new(&b), 0);
+	assert_int_equal(bus_add(b, &uart), 0);
+	assert_int_equal(bus_add(b, &bar), 0);
+	assert_int_equal(bus_reader_new(b, &one), 0);
+	assert_int_equal(bus_reader_new(b, &two), 0);
+	bus_write(one, BUS_PIO, 0x3f8, &v, 1);
+	bus_write(one, BUS_PIO, 0x3f9, &v, 1);
+	bus_read(two, BUS_PIO, 0x3f8, &v, 1);
+	bus_read(one, BUS_MMIO, 0x1000, &v, 4);
+	bus_del(b, &bar);
+	bus_read(one, BUS_MMIO, 0x1000, &v, 4); /* nobody is there now */
+	bar.base = 0x9000;
+	assert_int_equal(bus_add(b, &bar), 0);
+	bus_read(one, BUS_MMIO, 0x9000, &v, 4);
+	bus_write(one, BUS_MMIO, 0x1000, &v, 4);
+	assert_int_equal(stat_of(b, one, "uart", true), 2);
+	assert_int_equal(stat_of(b, one, "uart", false), 0);
+	assert_int_equal(stat_of(b, two, "uart", false), 1);
+	assert_int_equal(stat_of(b, two, "uart", true), 0);
+	assert_int_equal(stat_of(b, one, "nic/common", false), 2);
+	assert_int_equal(stat_of(b, one, "unassigned", false), 1);
+	assert_int_equal(stat_of(b, one, "unassigned", true), 1);
+	assert_int_equal(bus_reader_stat(one, BUS_STATS, false), 0);
+	bus_reader_free(one);
+	bus_reader_free(two);
+	bus_del(b, &uart);
+	bus_del(b, &bar);
+	bus_free(b);
+}
+
+/* More regions than counters: the rest is counted together, nothing is written beyond. */
+static void test_statistics_without_room(void **state)
+{
+	static struct bus_region r[BUS_STATS + 10];
+	static char name[BUS_STATS + 10][16];
+	struct mem_dev d = {0};
+	struct bus_reader *rd;
+	uint64_t v;
+	struct bus *b;
+	unsigned n = 0;
+
+	assert_int_equal(bus_new(&b), 0);
+	assert_int_equal(bus_reader_new(b, &rd), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(r); i++) {
+		snprintf(name[i], sizeof(name[i]), "r%u", i);
+		r[i] = (struct bus_region){.name = name[i], .base = i * 64u, .size = 64,
+					   .ops = &any_ops, .opaque = &d};
+		assert_int_equal(bus_add(b, &r[i]), 0);
+		d.ncalls = 0;
+		bus_read(rd, BUS_MMIO, i * 64u, &v, 4);
+	}
+	while (bus_stat_name(b, n)) {
+		n++;
+	}
+	assert_int_equal(n, BUS_STATS);
+	assert_int_equal(stat_of(b, rd, "r0", false), 1);
+	assert_int_equal(stat_of(b, rd, "r253", false), 1);
+	assert_int_equal(stat_of(b, rd, "r254", false), UINT64_MAX);
+	assert_int_equal(stat_of(b, rd, "other", false), 12);
+	for (unsigned i = 0; i < ARRAY_SIZE(r); i++) {
+		bus_del(b, &r[i]);
+	}
+	bus_reader_free(rd);
+	bus_free(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -478,6 +569,8 @@ int main(void)
 		cmocka_unit_test(test_owner),
 		cmocka_unit_test(test_removed_while_waiting),
 		cmocka_unit_test(test_lookups_while_regions_change),
+		cmocka_unit_test(test_statistics),
+		cmocka_unit_test(test_statistics_without_room),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -275,8 +275,8 @@ static void test_texts(void **state)
 	memcpy(&t4, find(&t, 4, 1), sizeof(t4)); /* the second socket */
 	assert_string_equal(string(find(&t, 4, 1), t4.socket), "P 1");
 	assert_string_equal(string(find(&t, 4, 1), t4.part_number), "part");
-	assert_int_equal(t4.core_count, 4);
-	assert_int_equal(t4.thread_count, 8);
+	assert_int_equal(t4.core_count, 3);
+	assert_int_equal(t4.thread_count, 6);
 	assert_int_equal(le16_get(t4.current_speed), 2500);
 	assert_int_equal(le16_get(t4.characteristics), 0x1c); /* 64 bit, cores, threads */
 	assert_null(find(&t, 4, 2));
