@@ -228,8 +228,36 @@ static char *opts_value(const char **text)
 	return value;
 }
 
+/* The key of the next element if key is a list's, which is freed then. */
+static char *opts_number(const struct opts *o, char *key, const char *const *lists)
+{
+	unsigned n = 0;
+	char *numbered;
+
+	while (key && *lists && strcmp(*lists, key)) {
+		lists++;
+	}
+	if (!key || !*lists) {
+		return key;
+	}
+	for (size_t i = 0, len = strlen(key); i < o->count; i++) {
+		n += !strncmp(o->opt[i].key, key, len) && o->opt[i].key[len] == '.';
+	}
+	if (asprintf(&numbered, "%s.%u", key, n) < 0) {
+		numbered = NULL;
+	}
+	free(key);
+	return numbered;
+}
+
 int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
 	       struct err *err)
+{
+	return opts_parse_lists(o, what, text, first_key, (const char *const[]){NULL}, err);
+}
+
+int opts_parse_lists(struct opts *o, const char *what, const char *text, const char *first_key,
+		     const char *const *lists, struct err *err)
 {
 	const char *p = text;
 	int r;
@@ -251,7 +279,7 @@ int opts_parse(struct opts *o, const char *what, const char *text, const char *f
 			value = strdup("on");
 			p += p[n] ? n + 1 : n;
 		}
-		r = opts_take(o, key, value, err);
+		r = opts_take(o, opts_number(o, key, lists), value, err);
 		if (r) {
 			opts_fini(o);
 			return r;

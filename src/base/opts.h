@@ -26,6 +26,10 @@ struct opts {
  * At most 64 keys, a key given twice is an error (-EINVAL). opts_fini() frees. */
 int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
 	       struct err *err);
+/* The same, with keys (lists, NULL at the end) that may be given several times: they become
+ * KEY.0, KEY.1, …, which is also the form that a JSON array has. */
+int opts_parse_lists(struct opts *o, const char *what, const char *text, const char *first_key,
+		     const char *const *lists, struct err *err);
 /* Adds a pair, copies both (JSON objects become opts this way). The list starts as
  * (struct opts){.what = …}. -EINVAL as above, -ENOMEM; what was there before stays. */
 int opts_add(struct opts *o, const char *key, const char *value, struct err *err);

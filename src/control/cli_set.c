@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "control/cli_int.h"
 #include "machine/machine.h"
+#include "net/net.h"
 
 char *cli_strdup(const char *s)
 {
@@ -99,6 +100,8 @@ int cli_set_item(struct cli *c, const struct cli_option *o, const char *arg, str
 	}
 	if (*arg == '{') {
 		ret = cli_json_to_opts(w, arg, &opts, err);
+	} else if (!strcmp(o->name, "netdev")) {
+		ret = opts_parse_lists(&opts, w, arg, first_key(o->name), net_list_keys, err);
 	} else {
 		ret = opts_parse(&opts, w, arg, first_key(o->name), err);
 	}

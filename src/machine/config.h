@@ -55,6 +55,10 @@ struct vm_config {
 int vm_config_paths(const struct vm_config *c,
 		    int (*fn)(void *arg, bool writable, const char *path, struct err *err),
 		    void *arg, struct err *err);
+/* Likewise, the unix sockets that are to be connected to again: reconnect= of -netdev stream. */
+int vm_config_sockets(const struct vm_config *c,
+		      int (*fn)(void *arg, const char *path, struct err *err), void *arg,
+		      struct err *err);
 /* The descriptors that options name (fd=N). */
 #define CONFIG_MAX_FDS 64
 size_t vm_config_fds(const struct vm_config *c, int fds[CONFIG_MAX_FDS]);

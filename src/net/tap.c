@@ -297,7 +297,8 @@ static int set_up(struct tap *t, const struct tap_options *o, struct err *err)
 	return 0;
 }
 
-int net_tap_open(struct opts *o, struct net_port **out, struct err *err)
+int net_tap_open(struct opts *o, const struct net_env *env, struct net_port **out,
+		 struct err *err)
 {
 	struct tap_options to = {0};
 	struct tap *t = NULL;

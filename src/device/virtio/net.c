@@ -113,7 +113,7 @@ static void net_config_read(struct virtio_dev *vd, unsigned off, void *buf, unsi
 {
 	struct virtio_net *n = net_of(vd);
 	struct virtio_net_config_layout c = {
-		.status = le16_of(VIRTIO_NET_S_LINK_UP),
+		.status = le16_of(atomic_load(&n->link_up) ? VIRTIO_NET_S_LINK_UP : 0),
 		.max_virtqueue_pairs = le16_of(ARRAY_SIZE(n->pair)),
 		.mtu = le16_of(n->cfg.mtu),
 	};
@@ -293,16 +293,19 @@ static void net_queue_stop(struct virtq *q)
 
 struct net_state {
 	uint8_t mac[6];
+	bool link_down; /* absent in version 1: the link was always up */
 	uint64_t guest_offloads;
 };
 static const struct state_field state_fields[] = {
 	STATE_F_BYTES(struct net_state, mac),
 	STATE_F_U64(struct net_state, guest_offloads),
+	{.name = "link_down", .type = STATE_BOOL, .offset = offsetof(struct net_state, link_down),
+	 .size = sizeof(bool), .count_offset = -1, .since = 2},
 	STATE_F_END,
 };
 static const struct state_desc net_state_desc = {
 	.name = "virtio-net",
-	.version = 1,
+	.version = 2,
 	.min_version = 1,
 	.size = sizeof(struct net_state),
 	.fields = state_fields,
@@ -317,6 +320,7 @@ static int net_save(struct virtio_dev *vd, void *st, struct err *err)
 	(void)err;
 	memcpy(s->mac, &mac, sizeof(s->mac));
 	s->guest_offloads = n->guest_offloads;
+	s->link_down = !atomic_load(&n->link_up);
 	return 0;
 }
 
@@ -337,10 +341,28 @@ static int net_load(struct virtio_dev *vd, const void *st, struct err *err)
 	}
 	atomic_store(&n->mac, mac_pack(s->mac));
 	n->guest_offloads = s->guest_offloads;
+	if (s->link_down == atomic_load(&n->link_up)) {
+		loop_post(vd->vm->loop, &n->link_work); /* the link is another one here */
+	}
 	return 0;
 }
 
 /* --- life --- */
+
+static void link_tell(void *arg)
+{
+	struct virtio_net *n = arg;
+
+	virtio_config_changed(&n->vd);
+}
+
+static void net_link(void *opaque, bool up)
+{
+	struct virtio_net *n = opaque;
+
+	atomic_store(&n->link_up, up);
+	loop_post(n->vd.vm->loop, &n->link_work);
+}
 
 static void port_detach_on_loop(void *arg)
 {
@@ -356,6 +378,7 @@ static void net_destroy(struct virtio_dev *vd)
 	virtio_dev_fini(vd);
 	if (n->attached) {
 		loop_call(n->loop, port_detach_on_loop, n);
+		loop_work_cancel(vd->vm->loop, &n->link_work);
 	}
 	if (n->claimed) {
 		n->port->claimed = false;
@@ -396,6 +419,7 @@ static void port_attach_on_loop(void *arg)
 		.rx_ready = net_rx_ready,
 		.tx_ready = net_tx_ready,
 		.opaque = n,
+		.link = net_link,
 	};
 
 	c->result = n->port->ops->attach(n->port, n->loop, &client);
@@ -475,6 +499,8 @@ int virtio_net_new(struct vm *vm, struct net_port *port, const struct virtio_net
 		mac_make(n->cfg.mac);
 	}
 	atomic_store(&n->mac, mac_pack(n->cfg.mac));
+	atomic_store(&n->link_up, true);
+	n->link_work = (struct loop_work){.fn = link_tell, .arg = n};
 	if (net_rx_init(n, rx_size) < 0 || net_tx_init(n) < 0) {
 		r = err_set(err, ENOMEM, "%s: out of memory", id);
 		goto destroy;

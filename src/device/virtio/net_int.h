@@ -56,6 +56,8 @@ struct virtio_net {
 	struct virtio_net_config cfg;
 	bool claimed, attached;
 	_Atomic uint64_t mac; /* byte 0 is the lowest; config_read is for any thread */
+	_Atomic bool link_up; /* written on the device's loop */
+	struct loop_work link_work; /* the driver is told, on the control loop */
 	uint64_t guest_offloads; /* feature bits of what the driver takes now */
 	struct net_pair pair[1];
 };
