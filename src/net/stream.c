@@ -170,8 +170,14 @@ static void stream_retry(void *opaque)
 		return;
 	}
 	t->new_fd = fd;
-	log_info(t->port.id, "connected to %s", t->path);
+	log_guest(t->port.id, "connected to %s", t->path);
 	loop_post(t->loop, &t->found);
+}
+
+static const char *why_lost(const struct stream *t, int errnum)
+{
+	return errnum == 0 || errnum == EPIPE || errnum == ECONNRESET ? t->lost_text
+								      : strerror(errnum);
 }
 
 /* --- receive --- */
@@ -196,7 +202,7 @@ static bool fill(struct stream *t)
 	}
 	t->readable = false;
 	if (n == 0 || errno != EAGAIN) {
-		stream_down(t, n ? strerror(errno) : t->lost_text);
+		stream_down(t, why_lost(t, n ? errno : 0));
 	}
 	return false;
 }
@@ -303,7 +309,7 @@ static int flush(struct stream *t)
 			stall_arm(t);
 			return -EAGAIN;
 		} else if (errno != EINTR) {
-			stream_down(t, strerror(errno));
+			stream_down(t, why_lost(t, errno));
 			return -EPIPE;
 		}
 	}
@@ -342,7 +348,7 @@ static ssize_t stream_send(struct net_port *p, const struct iovec *iov, unsigned
 		return no_room(t, all);
 	}
 	if (n < 0) {
-		stream_down(t, errno == EPIPE || errno == ECONNRESET ? t->lost_text : strerror(errno));
+		stream_down(t, why_lost(t, errno));
 		return (ssize_t)all;
 	}
 	if ((size_t)n < FRAMES_PREFIX + len) {
@@ -550,10 +556,6 @@ static int check_options(const struct stream_options *o, const struct net_env *e
 		return err_set(err, EINVAL, "-netdev stream: the id '%s' is longer than 63 characters",
 			       o->id);
 	}
-	if (strcmp(o->addr_type, "unix")) {
-		return err_set(err, EINVAL, "-netdev stream,id=%s: addr.type=%s is not supported; "
-			       "there is unix", o->id, o->addr_type);
-	}
 	if (!o->path || !*o->path) {
 		return err_set(err, EINVAL, "-netdev stream,id=%s: addr.path=PATH is missing", o->id);
 	}
@@ -594,9 +596,16 @@ int net_stream_open(struct opts *o, const struct net_env *env, struct net_port *
 		    struct err *err)
 {
 	struct stream_options so = {0};
+	const char *type = opts_get(o, "addr.type");
 	struct stream *t;
-	int fd, ret = opts_read(o, descs, &so, err);
+	int fd, ret;
 
+	/* First, because the other keys depend on it. */
+	if (type && strcmp(type, "unix")) {
+		return err_set(err, EINVAL, "-netdev stream: addr.type=%s is not supported; there is "
+			       "unix", type);
+	}
+	ret = opts_read(o, descs, &so, err);
 	ret = ret ? ret : check_options(&so, env, err);
 	if (ret) {
 		goto free_options;

@@ -311,9 +311,32 @@ static void test_read_bad(void **state)
 	}
 }
 
+/* A key of a list may come again: its elements are numbered, like those of a JSON array. */
+static void test_lists(void **state)
+{
+	static const char *const lists[] = {"fwd", "dns", NULL};
+	struct err err = {.msg = ""};
+	struct opts o;
+
+	assert_int_equal(opts_parse_lists(&o, "-x", "user,fwd=a,dns=d,fwd=b,,c,id=fwd,fwd", "type", lists,
+					  &err), 0);
+	assert_string_equal(opts_get(&o, "fwd.0"), "a");
+	assert_string_equal(opts_get(&o, "fwd.1"), "b,c");
+	assert_string_equal(opts_get(&o, "fwd.2"), "on");
+	assert_string_equal(opts_get(&o, "dns.0"), "d");
+	assert_string_equal(opts_get(&o, "id"), "fwd");
+	assert_null(opts_get(&o, "fwd"));
+	opts_fini(&o);
+	assert_int_equal(opts_parse_lists(&o, "-x", "id=1,id=2", NULL, lists, &err), -EINVAL);
+	assert_int_equal(opts_parse_lists(&o, "-x", "fwd.0=1,fwd=2,fwd.1=3", NULL, lists, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "fwd.1"));
+	(void)state;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lists),
 		cmocka_unit_test(test_syntax),	   cmocka_unit_test(test_first_key),
 		cmocka_unit_test(test_bad_syntax), cmocka_unit_test(test_add),
 		cmocka_unit_test(test_numbers),	   cmocka_unit_test(test_sizes),
