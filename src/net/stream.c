@@ -60,7 +60,8 @@ struct stream {
 	uint8_t *tx;
 	size_t tx_at, tx_len; /* what is left: tx[tx_at..tx_len) */
 	bool stalled;
-	uint64_t dropped, dropped_before; /* frames, in all and before this stall */
+	_Atomic uint64_t dropped; /* frames, in all; any thread reads it */
+	uint64_t dropped_before;  /* this stall */
 	struct loop_timer stall;
 
 	struct loop *main;
@@ -277,6 +278,9 @@ static void stall_begins(void *opaque)
 {
 	struct stream *t = opaque;
 
+	if (!t->tx_on && !t->tx_len) {
+		return; /* who waited has gone: a reset of the card */
+	}
 	t->stalled = true;
 	t->dropped_before = t->dropped;
 	watch_update(t);

@@ -83,8 +83,7 @@ static void network_make(void)
 	close(s);
 }
 
-/* The number of processes of this name whose parent line of descent is not of interest: the
- * namespace of this test is theirs, too. */
+/* The number of processes of this name in the network namespace of this test. */
 static unsigned processes(const char *name, pid_t *last)
 {
 	char path[300], comm[32], ours[64], theirs[64];
@@ -124,6 +123,8 @@ static bool all_gone(void)
 	for (int i = 0; i < 1000; i++) {
 		if (!processes("passt", &pid) && !processes("nemu-passt", &pid) &&
 		    !processes("nemu-broker", &pid)) {
+			while (waitpid(-1, NULL, WNOHANG) > 0) {
+			}
 			return true;
 		}
 		usleep(10000);
@@ -323,7 +324,7 @@ int main(void)
 	};
 
 	log_set_level(LOG_ERR);
-	/* Whoever is left behind becomes a child of this process, and is collected at once. */
+	/* Whoever is left behind becomes a child of this process, which collects it. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	network_make();
 	return cmocka_run_group_tests(tests, NULL, NULL);
