@@ -29,6 +29,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -190,15 +191,18 @@ static int wait_ready(pid_t pid, int child, int errs, struct said *said)
 		if (p[0].revents && !said_read(said, errs)) {
 			p[0].fd = -1;
 		}
-		if (p[1].revents) {
-			while (p[0].fd >= 0 && said_read(said, errs)) {
-			}
-			return -ECHILD;
-		}
 		n = filters_of(pid);
-		if (n < 0 || n > ours) {
+		if (!p[1].revents && n >= 0 && n <= ours) {
+			continue;
+		}
+		/* Looked at last: a process that has ended cannot be seen either. */
+		poll(p + 1, 1, 0);
+		if (!p[1].revents) {
 			return 0;
 		}
+		while (p[0].fd >= 0 && said_read(said, errs)) {
+		}
+		return -ECHILD;
 	}
 	return -ETIMEDOUT;
 }
@@ -300,7 +304,8 @@ int passt_start(struct passts *s, const struct broker_setup *m, int vm, int *fd,
 	return r;
 }
 
-/* A minder ends when its passt has. #syscalls(broker): write ppoll close */
+/* A minder ends when its passt has, and its end of the connection closes a moment before it is
+ * gone. #syscalls(broker): write ppoll close wait4 clock_nanosleep */
 void passt_end(struct passts *s)
 {
 	struct pollfd p = {0};
@@ -315,5 +320,9 @@ void passt_end(struct passts *s)
 	p.fd = s->life[0];
 	if (ppoll(&p, 1, &(struct timespec){.tv_sec = END_WAIT_MS / 1000}, NULL) <= 0) {
 		log_warn("broker", "passt does not end");
+		return;
+	}
+	for (int i = 0; i < 100 && waitpid(-1, NULL, WNOHANG) >= 0; i++) {
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
 	}
 }

@@ -155,19 +155,21 @@ static bool serves(int fd)
 		0, 0, 0, 0, 0, 0, 10, 99, 0, 1,
 	};
 	struct pollfd p = {.fd = fd, .events = POLLIN};
-	uint8_t buf[2048];
+	uint8_t buf[4096];
+	size_t have = 0;
 
 	if (write(fd, arp, sizeof(arp)) != sizeof(arp)) {
 		return false;
 	}
-	/* It may say something else first (a router advertisement). */
-	while (poll(&p, 1, 5000) == 1) {
-		ssize_t n = read(fd, buf, sizeof(buf));
+	/* It may say something else first (a router advertisement), and writes a frame in pieces. */
+	while (poll(&p, 1, 30000) == 1) {
+		ssize_t n = read(fd, buf + have, sizeof(buf) - have);
 
 		if (n <= 0) {
 			return false;
 		}
-		for (ssize_t i = 0; i + 46 <= n; i++) {
+		have += (size_t)n;
+		for (size_t i = 0; i + 46 <= have; i++) {
 			if (!memcmp(buf + i + 12 + 4, "\x08\x06", 2) && buf[i + 4 + 21] == 2) {
 				return true;
 			}
