@@ -13,7 +13,7 @@
 
 #define FRAMES_PREFIX 4u
 /* The largest frame there is: 64 KiB of IP, an Ethernet header, two VLAN tags. */
-#define FRAMES_MAX    (65535u + 14 + 8)
+#define FRAMES_MAX (65535u + 14 + 8)
 
 struct frames {
 	uint8_t *buf;

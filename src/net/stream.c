@@ -47,14 +47,14 @@
 struct stream {
 	struct net_port port;
 	const char *lost_text;
-	int fd; /* -1: down */
+	int fd;		   /* -1: down */
 	struct loop *loop; /* NULL: not attached */
 	struct loop_fd watch;
 	struct net_client client;
 	bool rx_on, tx_on;
 
 	struct frames rx;
-	bool readable; /* the last read did not empty the socket */
+	bool readable;	       /* the last read did not empty the socket */
 	struct loop_work more; /* frames are left in rx */
 
 	uint8_t *tx;
@@ -557,23 +557,31 @@ static int check_options(const struct stream_options *o, const struct net_env *e
 	struct sockaddr_un sa;
 
 	if (strlen(o->id) > 63) {
-		return err_set(err, EINVAL, "-netdev stream: the id '%s' is longer than 63 characters",
+		return err_set(err, EINVAL,
+			       "-netdev stream: the id '%s' is longer than 63 characters",
 			       o->id);
 	}
 	if (!o->path || !*o->path) {
-		return err_set(err, EINVAL, "-netdev stream,id=%s: addr.path=PATH is missing", o->id);
+		return err_set(err, EINVAL, "-netdev stream,id=%s: addr.path=PATH is missing",
+			       o->id);
 	}
 	if (strlen(o->path) >= sizeof(sa.sun_path)) {
-		return err_set(err, ENAMETOOLONG, "-netdev stream,id=%s: addr.path=%s is longer than "
-			       "%zu characters", o->id, o->path, sizeof(sa.sun_path) - 1);
+		return err_set(err, ENAMETOOLONG,
+			       "-netdev stream,id=%s: addr.path=%s is longer than "
+			       "%zu characters",
+			       o->id, o->path, sizeof(sa.sun_path) - 1);
 	}
 	if (o->server) {
-		return err_set(err, EINVAL, "-netdev stream,id=%s: server=on is not supported; let the "
-			       "peer listen and say server=off", o->id);
+		return err_set(err, EINVAL,
+			       "-netdev stream,id=%s: server=on is not supported; let the "
+			       "peer listen and say server=off",
+			       o->id);
 	}
 	if (o->reconnect && !env->rights) {
-		return err_set(err, EINVAL, "-netdev stream,id=%s: reconnect=%u cannot be had here; "
-			       "nobody could connect again", o->id, o->reconnect);
+		return err_set(err, EINVAL,
+			       "-netdev stream,id=%s: reconnect=%u cannot be had here; "
+			       "nobody could connect again",
+			       o->id, o->reconnect);
 	}
 	return 0;
 }
@@ -606,8 +614,10 @@ int net_stream_open(struct opts *o, const struct net_env *env, struct net_port *
 
 	/* First, because the other keys depend on it. */
 	if (type && strcmp(type, "unix")) {
-		return err_set(err, EINVAL, "-netdev stream: addr.type=%s is not supported; there is "
-			       "unix", type);
+		return err_set(err, EINVAL,
+			       "-netdev stream: addr.type=%s is not supported; there is "
+			       "unix",
+			       type);
 	}
 	ret = opts_read(o, descs, &so, err);
 	ret = ret ? ret : check_options(&so, env, err);
@@ -616,8 +626,10 @@ int net_stream_open(struct opts *o, const struct net_env *env, struct net_port *
 	}
 	fd = connect_now(so.path);
 	if (fd < 0 && !so.reconnect) {
-		ret = err_set(err, -fd, "-netdev stream,id=%s: cannot connect to %s: %s; start the peer "
-			      "first, or say reconnect=SECONDS", so.id, so.path, strerror(-fd));
+		ret = err_set(err, -fd,
+			      "-netdev stream,id=%s: cannot connect to %s: %s; start the peer "
+			      "first, or say reconnect=SECONDS",
+			      so.id, so.path, strerror(-fd));
 		goto free_options;
 	}
 	ret = stream_new(env, so.id, MAX(fd, -1), &t);

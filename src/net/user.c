@@ -15,9 +15,9 @@
 
 #include "net/net_int.h"
 
-#define ARGS_MAX  256
-#define TEXT_MAX  4096
-#define SPEC_MAX  128
+#define ARGS_MAX 256
+#define TEXT_MAX 4096
+#define SPEC_MAX 128
 
 const char *const net_list_keys[] = {"hostfwd", "dnssearch", NULL};
 
@@ -28,7 +28,7 @@ struct user {
 	unsigned count;
 	char text[TEXT_MAX];
 	size_t used;
-	bool tcp, udp; /* something is forwarded */
+	bool tcp, udp;	      /* something is forwarded */
 	struct in_addr guest; /* dhcpstart= or what net= means; 0: passt decides */
 	struct err *err;
 };
@@ -56,7 +56,8 @@ static int arg(struct user *u, const char *text)
 	size_t n = strlen(text) + 1;
 
 	if (u->count == ARGS_MAX || n > sizeof(u->text) - u->used) {
-		return err_set(u->err, E2BIG, "-netdev user,id=%s: too many rules for passt", u->id);
+		return err_set(u->err, E2BIG, "-netdev user,id=%s: too many rules for passt",
+			       u->id);
 	}
 	memcpy(u->text + u->used, text, n);
 	u->args[u->count++] = u->text + u->used;
@@ -80,8 +81,8 @@ static int arg_addr(struct user *u, const char *key, struct in_addr a)
 
 static int bad(struct user *u, const char *key, const char *value, const char *want)
 {
-	return err_set(u->err, EINVAL, "-netdev user,id=%s: %s=%s is not valid; %s", u->id, key, value,
-		       want);
+	return err_set(u->err, EINVAL, "-netdev user,id=%s: %s=%s is not valid; %s", u->id, key,
+		       value, want);
 }
 
 static int parse_addr(struct user *u, const char *key, const char *value, struct in_addr *out)
@@ -140,8 +141,10 @@ static int addresses(struct user *u, const struct user_options *o)
 	}
 	if (!ret && (!within(host, net, bits) || !within(guest, net, bits) ||
 		     host.s_addr == guest.s_addr)) {
-		ret = err_set(u->err, EINVAL, "-netdev user,id=%s: host= and dhcpstart= have to be two "
-			      "addresses of the network net=", u->id);
+		ret = err_set(u->err, EINVAL,
+			      "-netdev user,id=%s: host= and dhcpstart= have to be two "
+			      "addresses of the network net=",
+			      u->id);
 	}
 	if (ret) {
 		return ret;
@@ -197,11 +200,12 @@ static int hostfwd(struct user *u, const char *value)
 		return bad(u, "hostfwd", value, form);
 	}
 	if (g.s_addr && g.s_addr != u->guest.s_addr) {
-		return bad(u, "hostfwd", value, "passt forwards to the guest's own address only: leave "
+		return bad(u, "hostfwd", value,
+			   "passt forwards to the guest's own address only: leave "
 			   "it out, or give the same as dhcpstart=");
 	}
-	snprintf(spec, sizeof(spec), "%s%s%s:%s", a.s_addr ? addr : "", a.s_addr ? "/" : "", port,
-		 gport);
+	snprintf(spec, sizeof(spec), "%s%s%s:%s", a.s_addr ? addr : "", a.s_addr ? "/" : "",
+		 port, gport);
 	*(udp ? &u->udp : &u->tcp) = true;
 	return arg2(u, udp ? "-u" : "-t", spec);
 }
@@ -209,7 +213,9 @@ static int hostfwd(struct user *u, const char *value)
 static bool name_valid(const char *text)
 {
 	return *text && strlen(text) <= 253 && text[0] != '-' &&
-	       text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.")] ==
+	       text[strspn(
+		       text,
+		       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.")] ==
 		       '\0';
 }
 
@@ -252,14 +258,17 @@ static int mark(struct user *u, const char *value)
 static int refuse_known(struct user *u, struct opts *o)
 {
 	static const char *const keys[] = {
-		"hostname", "domainname", "guestfwd", "smb", "smbserver", "tftp", "tftp-server-name",
-		"bootfile", "ipv6-net", "ipv6-prefix", "ipv6-prefixlen", "ipv6-host", "ipv6-dns",
+		"hostname",	  "domainname",	      "guestfwd", "smb",      "smbserver",
+		"tftp",		  "tftp-server-name", "bootfile", "ipv6-net", "ipv6-prefix",
+		"ipv6-prefixlen", "ipv6-host",	      "ipv6-dns",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
 		if (opts_get(o, keys[i])) {
-			return err_set(u->err, EINVAL, "-netdev user,id=%s: %s= has no equivalent in passt; "
-				       "leave it out", u->id, keys[i]);
+			return err_set(u->err, EINVAL,
+				       "-netdev user,id=%s: %s= has no equivalent in passt; "
+				       "leave it out",
+				       u->id, keys[i]);
 		}
 	}
 	return 0;
@@ -271,15 +280,18 @@ static int translate(struct user *u, const struct user_options *o, struct opts *
 	int ret;
 
 	if (strlen(o->id) > 63) {
-		return err_set(u->err, EINVAL, "-netdev user: the id '%s' is longer than 63 characters",
-			       o->id);
+		return err_set(u->err, EINVAL,
+			       "-netdev user: the id '%s' is longer than 63 characters", o->id);
 	}
 	if (o->restricted) {
-		return err_set(u->err, EINVAL, "-netdev user,id=%s: restrict=on cannot be had; passt "
-			       "does not isolate the guest", u->id);
+		return err_set(u->err, EINVAL,
+			       "-netdev user,id=%s: restrict=on cannot be had; passt "
+			       "does not isolate the guest",
+			       u->id);
 	}
 	if (!o->ipv4 && !o->ipv6) {
-		return err_set(u->err, EINVAL, "-netdev user,id=%s: ipv4=off and ipv6=off leave nothing",
+		return err_set(u->err, EINVAL,
+			       "-netdev user,id=%s: ipv4=off and ipv6=off leave nothing",
 			       u->id);
 	}
 	ret = addresses(u, o);

@@ -98,8 +98,8 @@ static bool told_to_end(int life)
 static _Noreturn void mind(int vm, int life, int child, int errs)
 {
 	int keep[] = {vm, life, child, errs};
-	struct pollfd p[] = {{vm, POLLIN, 0}, {life, POLLIN, 0}, {child, POLLIN, 0},
-			     {errs, POLLIN, 0}};
+	struct pollfd p[] = {
+		{vm, POLLIN, 0}, {life, POLLIN, 0}, {child, POLLIN, 0}, {errs, POLLIN, 0}};
 	struct said said = {.tell = true};
 
 	prctl(PR_SET_NAME, "nemu-passt");
@@ -216,7 +216,8 @@ static int fill_argv(const struct broker_setup *m, char *text, char **argv, stru
 		argv[n] = (char *)own[n];
 	}
 	if (m->arg > sizeof(m->path) || (m->arg && m->path[m->arg - 1])) {
-		return err_set(err, EINVAL, "the broker does not understand the arguments for passt");
+		return err_set(err, EINVAL,
+			       "the broker does not understand the arguments for passt");
 	}
 	memcpy(text, m->path, sizeof(m->path));
 	for (char *p = text; p < text + m->arg; p += strlen(p) + 1) {
@@ -279,7 +280,8 @@ static void close_pair(int p[2])
 }
 
 /* #syscalls(start): socketpair pipe2 fcntl clone pidfd_open wait4 kill read openat close */
-int passt_start(struct passts *s, const struct broker_setup *m, int vm, int *fd, struct err *err)
+int passt_start(struct passts *s, const struct broker_setup *m, int vm, int *fd,
+		struct err *err)
 {
 	int sock[2] = {-1, -1}, errs[2] = {-1, -1}, r;
 	char text[BROKER_PATH_MAX], *argv[ARGS_MAX + 1];
@@ -288,10 +290,10 @@ int passt_start(struct passts *s, const struct broker_setup *m, int vm, int *fd,
 	if (r < 0) {
 		return r;
 	}
-	if ((!s->started &&
-	     socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s->life) < 0) ||
+	if ((!s->started && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s->life) < 0) ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0 ||
-	    fcntl(sock[0], F_SETFL, O_NONBLOCK) < 0 || pipe2(errs, O_CLOEXEC | O_NONBLOCK) < 0) {
+	    fcntl(sock[0], F_SETFL, O_NONBLOCK) < 0 ||
+	    pipe2(errs, O_CLOEXEC | O_NONBLOCK) < 0) {
 		r = err_set(err, errno, "passt cannot be started: %s", strerror(errno));
 	} else {
 		s->started = true;

@@ -69,8 +69,13 @@ static int again(void *arg, const char *path, struct err *err)
 
 static struct srig *rig_new(void)
 {
-	struct virtio_net_config c = {.mac_set = true, .mac = {2}, .csum = true, .gso = true,
-				      .guest_csum = true, .guest_tso = true, .mrg_rxbuf = true};
+	struct virtio_net_config c = {.mac_set = true,
+				      .mac = {2},
+				      .csum = true,
+				      .gso = true,
+				      .guest_csum = true,
+				      .guest_tso = true,
+				      .mrg_rxbuf = true};
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	struct srig *t = calloc(1, sizeof(*t));
 	struct err err = {.msg = ""};
@@ -242,8 +247,8 @@ static void rx_give(struct srig *t, unsigned n)
 	for (unsigned i = 0; i < n; i++) {
 		gpa_t gpa = t->buf + 2048 * (1 + i);
 
-		assert_true(vdrv_add(&t->r.d.q[NET_Q_RX], (struct vdrv_seg[]){{gpa, 2048}}, 0, 1, 0) >=
-			    0);
+		assert_true(vdrv_add(&t->r.d.q[NET_Q_RX], (struct vdrv_seg[]){{gpa, 2048}}, 0,
+				     1, 0) >= 0);
 	}
 	vdrv_kick(&t->r.d.q[NET_Q_RX]);
 }
@@ -413,7 +418,8 @@ static void test_peer_lies(void **state)
 		memset(junk, (int)i, sizeof(junk));
 		assert_int_equal(write(t->peer, &prefix, 4), 4);
 		if (write(t->peer, junk, sizeof(junk)) < 0) {
-			assert_true(errno == EPIPE || errno == ECONNRESET); /* noticed already */
+			assert_true(errno == EPIPE ||
+				    errno == ECONNRESET); /* noticed already */
 		}
 		rx_give(t, i == 0); /* somebody has to look */
 		close(t->peer);

@@ -150,8 +150,8 @@ static struct rig *rig_new(const char *more)
 	char options[256];
 
 	listen_at(r);
-	snprintf(options, sizeof(options), "stream,id=n0,addr.type=unix,addr.path=%s%s", r->path,
-		 more);
+	snprintf(options, sizeof(options), "stream,id=n0,addr.type=unix,addr.path=%s%s",
+		 r->path, more);
 	if (try_open(r, options, &err)) {
 		fail_msg("%s", err.msg);
 	}
@@ -534,14 +534,18 @@ static void test_user(void **state)
 		{"user,id=n0,ipv6=off", "-4|-t|none|-u|none|"},
 		{"user,id=n0,ipv4=off,restrict=off", "-6|-t|none|-u|none|"},
 		{"user,id=n0,hostfwd=tcp::2222-:22", "-t|2222:22|-u|none|"},
-		{"user,id=n0,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::53-:5353,hostfwd=:0.0.0.0:80-:8080",
+		{"user,id=n0,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::53-:5353,hostfwd=:0.0."
+		 "0.0:80-:8080",
 		 "-t|127.0.0.1/2222:22|-u|53:5353|-t|80:8080|"},
 		{"user,id=n0,hostfwd.0.str=tcp::1-:2", "-t|1:2|-u|none|"}, /* as JSON has it */
-		{"user,id=n0,net=10.1.2.0/24", "-a|10.1.2.15|-n|24|-g|10.1.2.2|-t|none|-u|none|"},
+		{"user,id=n0,net=10.1.2.0/24",
+		 "-a|10.1.2.15|-n|24|-g|10.1.2.2|-t|none|-u|none|"},
 		{"user,id=n0,net=10.1.2.9,dhcpstart=10.1.2.77,hostfwd=tcp::1-10.1.2.77:2",
 		 "-a|10.1.2.77|-n|24|-g|10.1.2.2|-t|1:2|-u|none|"},
-		{"user,id=n0,net=192.168.0.0/29", "-a|192.168.0.1|-n|29|-g|192.168.0.2|-t|none|-u|none|"},
-		{"user,id=n0,net=192.168.0.0/28", "-a|192.168.0.14|-n|28|-g|192.168.0.2|-t|none|-u|none|"},
+		{"user,id=n0,net=192.168.0.0/29",
+		 "-a|192.168.0.1|-n|29|-g|192.168.0.2|-t|none|-u|none|"},
+		{"user,id=n0,net=192.168.0.0/28",
+		 "-a|192.168.0.14|-n|28|-g|192.168.0.2|-t|none|-u|none|"},
 		{"user,id=n0,host=10.0.2.1,dns=10.0.2.3",
 		 "-a|10.0.2.15|-n|24|-g|10.0.2.1|--dns-forward|10.0.2.3|-t|none|-u|none|"},
 		{"user,id=n0,dnssearch=example.org,dnssearch=lan",
@@ -578,15 +582,18 @@ static void test_user(void **state)
 		{"user,id=n0,dns=none", "dns"},
 		{"user,id=n0,dnssearch=--runas", "dnssearch"},
 		{"user,id=n0,dnssearch=a b", "dnssearch"},
-		{"user,id=0123456789012345678901234567890123456789012345678901234567890123", "longer"},
+		{"user,id=0123456789012345678901234567890123456789012345678901234567890123",
+		 "longer"},
 		{"dgram,id=n0", "'dgram'"},
 		{"stream,id=n0", "addr.type"},
 		{"stream,id=n0,addr.type=inet,addr.host=h,addr.port=1", "addr.type=inet"},
 		{"stream,id=n0,addr.type=unix", "addr.path"},
 		{"stream,id=n0,addr.type=unix,addr.path=/nonexistent/x", "/nonexistent/x"},
 		{"stream,id=n0,addr.type=unix,addr.path=/tmp/x,server=on", "server=on"},
-		{"stream,id=n0,addr.type=unix,addr.path=/tmp/x,addr.abstract=on", "addr.abstract"},
-		{"stream,id=n0,addr.type=unix,addr.path=/tmp/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+		{"stream,id=n0,addr.type=unix,addr.path=/tmp/x,addr.abstract=on",
+		 "addr.abstract"},
+		{"stream,id=n0,addr.type=unix,addr.path=/tmp/"
+		 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 		 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 		 "longer"},
 	};
@@ -595,7 +602,8 @@ static void test_user(void **state)
 	struct err err;
 	int pair[2];
 
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
 	r->rights = (struct rights){.passt = passt, .arg = &told};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		err.msg[0] = 0;
@@ -660,10 +668,14 @@ static void test_user_too_many(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_both_ways),	  cmocka_unit_test(test_bursts_and_silence),
-		cmocka_unit_test(test_never_reads),	  cmocka_unit_test(test_flood),
-		cmocka_unit_test(test_malformed_lengths), cmocka_unit_test(test_reconnect),
-		cmocka_unit_test(test_user),		  cmocka_unit_test(test_user_too_many),
+		cmocka_unit_test(test_both_ways),
+		cmocka_unit_test(test_bursts_and_silence),
+		cmocka_unit_test(test_never_reads),
+		cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_malformed_lengths),
+		cmocka_unit_test(test_reconnect),
+		cmocka_unit_test(test_user),
+		cmocka_unit_test(test_user_too_many),
 	};
 
 	signal(SIGPIPE, SIG_IGN); /* as the program does */

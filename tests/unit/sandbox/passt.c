@@ -149,10 +149,10 @@ static struct broker *start(void)
 static bool serves(int fd)
 {
 	static const uint8_t arp[] = {
-		0, 0, 0, 42,
-		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 8, 6,
-		0, 1, 8, 0, 6, 4, 0, 1, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 10, 99, 0, 5,
-		0, 0, 0, 0, 0, 0, 10, 99, 0, 1,
+		0, 0,	 0,    42,   0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54,
+		0, 0x12, 0x34, 0x56, 8,	   6,	 0,    1,    8,	   0,	 6,    4,
+		0, 1,	 0x52, 0x54, 0,	   0x12, 0x34, 0x56, 10,   99,	 0,    5,
+		0, 0,	 0,    0,    0,	   0,	 10,   99,   0,	   1,
 	};
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	uint8_t buf[4096];
@@ -215,7 +215,8 @@ static int refused(void *arg)
 	struct err err = {0};
 
 	CHILD_CHECK(broker_passt(b, bad, &err) < 0 && strstr(err.msg, "Failed to bind"));
-	CHILD_CHECK(broker_passt(b, worse, &err) < 0 && strstr(err.msg, "passt does not start: "));
+	CHILD_CHECK(broker_passt(b, worse, &err) < 0 &&
+		    strstr(err.msg, "passt does not start: "));
 	for (unsigned i = 0; i < 399; i++) {
 		many[i] = "-4";
 	}
@@ -283,12 +284,12 @@ static void killed(bool broker_first, bool passt_stopped)
 
 /* --- */
 
-#define NEEDS_PASST()                                      \
-	do {                                               \
-		if (unavailable) {                         \
-			print_message("SKIP: %s\n", unavailable); \
-			skip();                            \
-		}                                          \
+#define NEEDS_PASST()                                                                          \
+	do {                                                                                   \
+		if (unavailable) {                                                             \
+			print_message("SKIP: %s\n", unavailable);                              \
+			skip();                                                                \
+		}                                                                              \
 	} while (0)
 
 static void test_orderly(void **state)
