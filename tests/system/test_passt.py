@@ -48,7 +48,7 @@ END
 chmod +x /tmp/dhcp
 ip link set $u up
 udhcpc -i $u -n -q -t 20 -O search -s /tmp/dhcp 2>&1 | tail -n 3
-echo "DNS $(nslookup -type=a www.example.org 2>&1 | grep -c 192.0.2.99)"
+echo "DNS $(nslookup -type=a www.example.org 10.0.2.3 2>&1 | grep -c 192.0.2.99)"
 echo "OUT $(wget -q -O - http://10.99.0.5:8000/to-guest | sha256sum)"
 echo "GATEWAY $(wget -q -O - http://10.0.2.2:8001/to-guest | sha256sum)"
 mkdir /tmp/www; dd if=/dev/urandom of=/tmp/www/from-guest bs=64k count=16 2> /dev/null
@@ -163,7 +163,7 @@ def test_passt_and_hostile_peers(network, tmp_path):
 		assert len(passts(network)) == 1
 		out = vm.serial.expect(r"^DHCP ip=(\S+) mask=(\S+) router=(\S+) dns=(.*?) search=(.*?)\r?$")
 		assert out.group(1, 2, 3) == ("10.0.2.15", "24", "10.0.2.2"), out.group(0)
-		assert "10.0.2.3" in out.group(4), out.group(0)
+		assert out.group(4, 5) == ("10.99.0.5", "example.org"), "the host's name server"
 		assert vm.serial.expect(r"^DNS (\d+)").group(1) != "0", "no answer of the name server"
 		want = hashlib.sha256(content).hexdigest()
 		assert vm.serial.expect(r"^OUT (\w+)").group(1) == want
