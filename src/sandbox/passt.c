@@ -244,6 +244,7 @@ static int start(struct passts *s, char **argv, int sock[2], int errs[2], int vm
 	close(errs[1]);
 	errs[1] = -1;
 	child = pid < 0 ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
+	signal(SIGCHLD, SIG_IGN); /* from now on the kernel collects */
 	if (child < 0) {
 		return err_set(err, errno, "passt cannot be started: %s", strerror(errno));
 	}
@@ -297,8 +298,8 @@ int passt_start(struct passts *s, const struct broker_setup *m, int vm, int *fd,
 		r = err_set(err, errno, "passt cannot be started: %s", strerror(errno));
 	} else {
 		s->started = true;
-		/* Both children are collected by the kernel from now on. */
-		signal(SIGCHLD, SIG_IGN);
+		/* Not collected before it has a pidfd, however soon it ends. */
+		signal(SIGCHLD, SIG_DFL);
 		r = start(s, argv, sock, errs, vm, fd, err);
 	}
 	close_pair(sock);
