@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/rights.h"
 #include "chardev/chr.h"
 #include "control/cli.h"
 #include "control/daemon.h"
@@ -22,6 +23,7 @@ struct nemu {
 	struct broker *broker;
 	struct sandbox *sandbox;
 	struct loop *loop;
+	struct rights rights;
 	struct qmp_server *qmp;
 	struct machine *machine;
 	bool quitting;
@@ -33,6 +35,11 @@ static int policy_path(void *arg, bool writable, const char *path, struct err *e
 	return broker_allow_open(arg, path, writable, err);
 }
 
+static int policy_connect(void *arg, const char *path, struct err *err)
+{
+	return broker_allow_connect(arg, path, err);
+}
+
 static int policy_sockets(struct nemu *n, struct err *err)
 {
 	const char *path;
@@ -42,8 +49,21 @@ static int policy_sockets(struct nemu *n, struct err *err)
 	for (unsigned i = 0; !ret && (c = machine_chardev(n->machine, i)); i++) {
 		path = chr_socket_path(c);
 		ret = path ? broker_created(n->broker, path, BROKER_SOCKET, err) : 0;
+		path = chr_peer_path(c);
+		ret = path && !ret ? broker_allow_connect(n->broker, path, err) : ret;
 	}
-	return ret;
+	return ret ? ret : vm_config_sockets(&n->cfg, policy_connect, n->broker, err);
+}
+
+/* What back ends ask the broker for. */
+static int rights_connect(void *arg, const char *path, struct err *err)
+{
+	return broker_connect(arg, path, err);
+}
+
+static int rights_passt(void *arg, const char *const *args, struct err *err)
+{
+	return broker_passt(arg, args, err);
 }
 
 static void thread_init(void *arg, enum machine_thread kind)
@@ -81,6 +101,8 @@ static int build(struct nemu *n, struct err *err)
 	}
 	ret = ret ? ret : sandbox_new(&n->sandbox, !n->cfg.sandbox_off, err);
 	env.arg = n->sandbox;
+	n->rights = (struct rights){rights_connect, rights_passt, n->broker};
+	env.rights = &n->rights;
 	ret = ret ? ret : machine_new(n->loop, &n->cfg, &env, &n->machine, err);
 	ret = ret ? ret : policy_sockets(n, err);
 	ret = ret ? ret : vm_config_paths(&n->cfg, policy_path, n->broker, err);

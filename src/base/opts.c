@@ -219,7 +219,7 @@ static int opts_take(struct opts *o, char *key, char *value, struct err *err)
 			    o->what);
 		goto free_pair;
 	}
-	if (!o->repeat && opts_find(o, key)) {
+	if (opts_find(o, key)) {
 		r = err_set(err, EINVAL, "%s: '%s' is given twice; give it once", o->what, key);
 		goto free_pair;
 	}
@@ -272,30 +272,47 @@ static char *opts_value(const char **text)
 	return value;
 }
 
-static char *list_key(const char *list, unsigned i)
+/* The key of the next element if key is a list's, which is freed then. */
+static char *opts_number(const struct opts *o, char *key, const char *const *lists)
 {
-	char *key;
+	unsigned n = 0;
+	char *numbered;
 
-	return asprintf(&key, "%s.%u", list, i) < 0 ? NULL : key;
+	while (key && *lists && strcmp(*lists, key)) {
+		lists++;
+	}
+	if (!key || !*lists) {
+		return key;
+	}
+	for (size_t i = 0, len = strlen(key); i < o->count; i++) {
+		n += !strncmp(o->opt[i].key, key, len) && o->opt[i].key[len] == '.';
+	}
+	if (asprintf(&numbered, "%s.%u", key, n) < 0) {
+		numbered = NULL;
+	}
+	free(key);
+	return numbered;
 }
 
-static int opts_fill(struct opts *o, const char *text, const char *first_key, const char *list,
-		     struct err *err)
+int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
+	       struct err *err)
+{
+	return opts_parse_lists(o, what, text, first_key, (const char *const[]){NULL}, err);
+}
+
+int opts_parse_lists(struct opts *o, const char *what, const char *text, const char *first_key,
+		     const char *const *lists, struct err *err)
 {
 	const char *p = text;
-	unsigned items = 0;
 	int r;
 
+	*o = (struct opts){.what = what};
 	while (*p) {
 		size_t n = strcspn(p, "=,");
 		char *key, *value;
 
 		if (p[n] == '=') {
-			if (list && strlen(list) == n && !strncmp(p, list, n)) {
-				key = list_key(list, items++);
-			} else {
-				key = strndup(p, n);
-			}
+			key = strndup(p, n);
 			p += n + 1;
 			value = opts_value(&p);
 		} else if (p == text && first_key) {
@@ -306,34 +323,13 @@ static int opts_fill(struct opts *o, const char *text, const char *first_key, co
 			value = strdup("on");
 			p += p[n] ? n + 1 : n;
 		}
-		r = opts_take(o, key, value, err);
+		r = opts_take(o, opts_number(o, key, lists), value, err);
 		if (r) {
 			opts_fini(o);
 			return r;
 		}
 	}
 	return 0;
-}
-
-int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
-	       struct err *err)
-{
-	*o = (struct opts){.what = what};
-	return opts_fill(o, text, first_key, NULL, err);
-}
-
-int opts_parse_list(struct opts *o, const char *what, const char *text, const char *first_key,
-		    const char *list, struct err *err)
-{
-	*o = (struct opts){.what = what};
-	return opts_fill(o, text, first_key, list, err);
-}
-
-int opts_parse_repeated(struct opts *o, const char *what, const char *text,
-			const char *first_key, struct err *err)
-{
-	*o = (struct opts){.what = what, .repeat = true};
-	return opts_fill(o, text, first_key, NULL, err);
 }
 
 void opts_fini(struct opts *o)
@@ -349,15 +345,13 @@ void opts_fini(struct opts *o)
 
 const char *opts_get(struct opts *o, const char *key)
 {
-	for (size_t i = 0; i < o->count; i++) {
-		struct opt *opt = &o->opt[i];
+	struct opt *opt = opts_find(o, key);
 
-		if (!strcmp(opt->key, key) && !(o->repeat && opt->used)) {
-			opt->used = true;
-			return opt->value;
-		}
+	if (!opt) {
+		return NULL;
 	}
-	return NULL;
+	opt->used = true;
+	return opt->value;
 }
 
 const char *opts_get_item(struct opts *o, const char *list, unsigned i)

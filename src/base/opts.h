@@ -20,21 +20,16 @@ struct opts {
 	const char *what; /* for messages: "-drive", "-device virtio-blk-pci"; not owned */
 	struct opt *opt;
 	size_t count;
-	bool repeat; /* a key may stand several times */
 };
 
 /* Parses text; first_key may be NULL (then a first bare word is a boolean like any other).
  * At most 256 keys, a key given twice is an error (-EINVAL). opts_fini() frees. */
 int opts_parse(struct opts *o, const char *what, const char *text, const char *first_key,
 	       struct err *err);
-/* The same, where `list` may be given several times: its values become list.0, list.1, …, as
- * the members of a JSON array do. */
-int opts_parse_list(struct opts *o, const char *what, const char *text, const char *first_key,
-		    const char *list, struct err *err);
-/* The same for lists: a key may stand several times. opts_get() gives a key's values one after
- * the other, then NULL. */
-int opts_parse_repeated(struct opts *o, const char *what, const char *text,
-			const char *first_key, struct err *err);
+/* The same, with keys (lists, NULL at the end) that may be given several times: they become
+ * KEY.0, KEY.1, …, which is also the form that a JSON array has. */
+int opts_parse_lists(struct opts *o, const char *what, const char *text, const char *first_key,
+		     const char *const *lists, struct err *err);
 /* Adds a pair, copies both (JSON objects become opts this way). The list starts as
  * (struct opts){.what = …}. -EINVAL as above, -ENOMEM; what was there before stays. */
 int opts_add(struct opts *o, const char *key, const char *value, struct err *err);

@@ -3,7 +3,8 @@
  *
  * States: not connected (nobody at the other end: what is written is dropped, as a serial line
  * without a cable does) ⇄ connected. A server socket goes back to listening when its peer
- * leaves, a pty asks every half second whether somebody has opened it.
+ * leaves, a client with reconnect= connects again, a pty asks every half second whether somebody
+ * has opened it.
  *
  * Invariants: (1) a read is never larger than what the client said it has room for; (2) no call
  * here blocks: descriptors are non-blocking, files excepted; (3) tx_ready follows every short
@@ -204,6 +205,8 @@ void chr_disconnect(struct chr *c)
 		c->rfd = c->wfd = -1;
 		if (c->listen_fd >= 0) {
 			loop_fd_mod(&c->lwatch, EPOLLIN);
+		} else if (c->peer_path) {
+			loop_timer_arm(&c->retry, loop_now_ns(c->loop) + c->retry_ns);
 		}
 	} else if (c->kind == CHR_PTY) {
 		loop_timer_arm(&c->retry, loop_now_ns(c->loop) + RETRY_NS);
@@ -316,6 +319,22 @@ static void incoming(void *opaque, uint32_t events)
 	}
 }
 
+/* #syscalls(main): close */
+static void connect_again(struct chr *c)
+{
+	struct err err = {.msg = "nobody may"};
+	int fd = c->rights ? c->rights->connect(c->rights->arg, c->peer_path, &err) : -EPERM;
+
+	if (fd >= 0 && !chr_connect(c, fd, fd)) {
+		return;
+	}
+	if (fd >= 0) {
+		close(fd);
+	}
+	log_debug(c->id, "cannot connect again: %s", err.msg);
+	loop_timer_arm(&c->retry, loop_now_ns(c->loop) + c->retry_ns);
+}
+
 /* #syscalls(main): poll */
 static void retry(void *opaque)
 {
@@ -325,6 +344,8 @@ static void retry(void *opaque)
 	if (c->kind == CHR_SOCKET) {
 		if (!c->connected && c->listen_fd >= 0) {
 			loop_fd_mod(&c->lwatch, EPOLLIN);
+		} else if (!c->connected && c->peer_path) {
+			connect_again(c);
 		}
 		return;
 	}
@@ -397,10 +418,21 @@ void chr_close(struct chr *c)
 		close(c->listen_fd);
 	}
 	free(c->path);
+	free(c->peer_path);
 	free(c);
 }
 
 const char *chr_socket_path(const struct chr *c)
 {
 	return c->path;
+}
+
+const char *chr_peer_path(const struct chr *c)
+{
+	return c->peer_path;
+}
+
+void chr_set_rights(struct chr *c, const struct rights *rights)
+{
+	c->rights = rights;
 }

@@ -2,8 +2,8 @@
  * Character back ends, as devices see them: a two-way byte stream.
  *
  * Kinds: stdio (with mux off; the terminal is put in raw mode and restored), pty, file, null,
- * socket (unix and tcp, server or client, wait=off; one peer at a time). Owned by the control
- * loop; chr_write() may be called on another thread only through loop_post().
+ * socket (unix and tcp, server or client, wait=off; one peer at a time; a client of a unix socket
+ * may connect again, reconnect=SECONDS). Owned by the control loop; chr_write() may be called on another thread only through loop_post().
  * A peer that never reads does not block the guest: chr_write() takes what fits and reports it;
  * what a device does not get rid of it keeps (virtio-console) or drops (UART), and the device is
  * told when there is room again.
@@ -17,6 +17,7 @@
 
 #include "base/err.h"
 #include "base/opts.h"
+#include "base/rights.h"
 #include "event/loop.h"
 
 struct chr;
@@ -41,6 +42,10 @@ void chr_close(struct chr *c);
 const char *chr_id(const struct chr *c);
 /* The unix socket that was made here, for the broker to remove; NULL if there is none. */
 const char *chr_socket_path(const struct chr *c);
+/* The unix socket that is to be connected to again (reconnect=), for the broker; NULL: none. */
+const char *chr_peer_path(const struct chr *c);
+/* Who connects again; until it is known a peer that has gone stays away. */
+void chr_set_rights(struct chr *c, const struct rights *rights);
 /* For query-chardev: "pty:/dev/pts/3", "stdio", "disconnected:unix:…". */
 void chr_describe(const struct chr *c, char *buf, size_t len);
 bool chr_connected(const struct chr *c);

@@ -23,11 +23,15 @@ struct chr {
 	bool rd_poll, wr_poll; /* the descriptor can be waited for (files and /dev/null cannot) */
 	struct loop_fd rwatch, wwatch;
 	struct loop_work work; /* reading and tx_ready without poll */
-	struct loop_timer retry; /* pty: has somebody opened the other side? socket: accept again */
+	struct loop_timer retry; /* pty: has somebody opened the other side? socket: accept or
+				  * connect again */
 
 	int listen_fd;    /* socket, server */
 	struct loop_fd lwatch;
 	char *path;       /* unix socket that was made here */
+	char *peer_path;  /* unix socket, client: where to connect again, after retry_ns */
+	uint64_t retry_ns;
+	const struct rights *rights;
 
 	bool tty;         /* stdio: the terminal to be restored */
 	struct termios saved;

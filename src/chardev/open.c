@@ -24,6 +24,7 @@
 struct chr_options {
 	char *id, *path, *host, *port;
 	bool server, wait, append, signal, ipv4, ipv6, nodelay, mux;
+	uint32_t reconnect;
 };
 #define O(f) offsetof(struct chr_options, f)
 static const struct opt_desc descs_common[] = {
@@ -53,6 +54,7 @@ static const struct opt_desc descs_socket[] = {
 	{"server", OPT_BOOL, O(server), .def = "off"},
 	{"wait", OPT_BOOL, O(wait), .def = "on"},
 	{"nodelay", OPT_BOOL, O(nodelay), .def = "off"},
+	{"reconnect", OPT_U32, O(reconnect), 0, 86400, .def = "0"},
 	{NULL},
 };
 #undef O
@@ -241,6 +243,26 @@ static int tcp_socket(struct chr *c, const struct chr_options *o, int *out, stru
 	return 0;
 }
 
+/* A client that connects again: not being able to at the start is no error. fd: the connection,
+ * or -1; raw is closed then. */
+static int stay_connected(struct chr *c, const struct chr_options *o, int fd, int raw,
+			  struct err *err)
+{
+	c->peer_path = strdup(o->path);
+	c->retry_ns = o->reconnect * UINT64_C(1000000000);
+	if (fd >= 0) {
+		fcntl(fd, F_SETFL, O_NONBLOCK);
+		if (c->peer_path && !chr_connect(c, fd, fd)) {
+			return 0;
+		}
+	}
+	if (raw >= 0) {
+		close(raw);
+	}
+	loop_timer_arm(&c->retry, loop_now_ns(c->loop) + c->retry_ns);
+	return c->peer_path ? 0 : fail(err, ENOMEM, c, "out of memory");
+}
+
 /* #syscalls(start): socket connect bind listen accept4 unlink newfstatat fcntl setsockopt */
 static int open_socket(struct chr *c, const struct chr_options *o, struct err *err)
 {
@@ -254,10 +276,17 @@ static int open_socket(struct chr *c, const struct chr_options *o, struct err *e
 		return err_set(err, EINVAL, "-chardev socket,id=%s: %s is for host=HOST,port=PORT, not "
 			       "for path=%s", c->id, o->host ? "host" : "nodelay", o->path);
 	}
+	if (o->reconnect && (o->server || !o->path)) {
+		return err_set(err, EINVAL, "-chardev socket,id=%s: reconnect=%u is for a client of a "
+			       "unix socket (path=PATH,server=off); leave it out", c->id, o->reconnect);
+	}
 	if (o->path) {
 		snprintf(c->where, sizeof(c->where), "unix:%s%s", o->path,
 			 o->server ? ",server=on" : "");
 		ret = unix_socket(c, o, &fd, err);
+		if (o->reconnect) {
+			return stay_connected(c, o, ret ? -1 : fd, fd, err);
+		}
 	} else {
 		snprintf(c->where, sizeof(c->where), "tcp:%s:%s%s", o->host ? o->host : "", o->port,
 			 o->server ? ",server=on" : "");

@@ -110,7 +110,7 @@ int cli_set_smbios(struct cli *c, const struct cli_option *o, const char *arg, s
 {
 	struct opts opts;
 	bool system = false;
-	int ret = opts_parse_repeated(&opts, "-smbios", arg, NULL, err);
+	int ret = opts_parse_lists(&opts, "-smbios", arg, NULL, smbios_list_keys, err);
 
 	if (ret) {
 		return ret;

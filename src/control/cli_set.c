@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "control/cli_int.h"
 #include "machine/machine.h"
+#include "net/net.h"
 
 char *cli_strdup(const char *s)
 {
@@ -57,19 +58,23 @@ int cli_set_string(struct cli *c, const struct cli_option *o, const char *arg, s
 	return 0;
 }
 
-/* What a first word without "=" stands for, and the key that may be given several times. */
+static const char *const no_lists[] = {NULL};
+static const char *const object_lists[] = {"host-nodes", NULL};
+static const char *const numa_lists[] = {"cpus", NULL};
+/* What a first word without "=" stands for, and the keys that may be given several times. */
 static const struct item_keys {
-	const char *option, *first, *list;
+	const char *option, *first;
+	const char *const *lists;
 } item_keys[] = {
-	{"device", "driver", NULL},	    {"netdev", "type", NULL},
-	{"chardev", "backend", NULL},	    {"object", "qom-type", "host-nodes"},
-	{"drive", NULL, NULL},		    {"blockdev", NULL, NULL},
-	{"fw_cfg", "name", NULL},	    {"numa", "type", "cpus"},
+	{"device", "driver", no_lists},	   {"netdev", "type", net_list_keys},
+	{"chardev", "backend", no_lists},  {"object", "qom-type", object_lists},
+	{"drive", NULL, no_lists},	   {"blockdev", NULL, no_lists},
+	{"fw_cfg", "name", no_lists},	   {"numa", "type", numa_lists},
 };
 
 static const struct item_keys *keys_of(const char *name)
 {
-	static const struct item_keys none;
+	static const struct item_keys none = {.lists = no_lists};
 
 	for (size_t i = 0; i < ARRAY_SIZE(item_keys); i++) {
 		if (!strcmp(item_keys[i].option, name)) {
@@ -106,7 +111,7 @@ int cli_set_item(struct cli *c, const struct cli_option *o, const char *arg, str
 	} else {
 		const struct item_keys *k = keys_of(o->name);
 
-		ret = opts_parse_list(&opts, w, arg, k->first, k->list, err);
+		ret = opts_parse_lists(&opts, w, arg, k->first, k->lists, err);
 	}
 	if (ret) {
 		return ret;

@@ -141,6 +141,7 @@ static int chr_add(struct machine *m, struct chr *c, struct err *err)
 		return no_memory(err, "-chardev");
 	}
 	*slot = c;
+	chr_set_rights(c, m->env.rights);
 	return 0;
 }
 
@@ -367,8 +368,9 @@ static int blockdev_open(struct machine *m, struct opts *o, struct err *err)
 
 static int netdev_open(struct machine *m, struct opts *o, struct err *err)
 {
+	const struct net_env env = {.loop = m->vm.loop, .rights = m->env.rights};
 	struct net_port **slot, *p;
-	int ret = net_open(o, &p, err);
+	int ret = net_open(o, &env, &p, err);
 
 	if (ret) {
 		return ret;

@@ -121,6 +121,24 @@ static void fds_add(const char *list, int fds[CONFIG_MAX_FDS], size_t *n)
 	}
 }
 
+int vm_config_sockets(const struct vm_config *c,
+		      int (*fn)(void *arg, const char *path, struct err *err), void *arg,
+		      struct err *err)
+{
+	int ret = 0;
+
+	for (size_t i = 0; !ret && i < c->netdevs.count; i++) {
+		const struct opts *o = &c->netdevs.item[i].opts;
+		const char *path = peek(o, "addr.path"), *again = peek(o, "reconnect");
+		uint64_t seconds;
+
+		if (path && again && !parse_u64(again, &seconds) && seconds) {
+			ret = fn(arg, path, err);
+		}
+	}
+	return ret;
+}
+
 size_t vm_config_fds(const struct vm_config *c, int fds[CONFIG_MAX_FDS])
 {
 	size_t n = 0;

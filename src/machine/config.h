@@ -66,11 +66,18 @@ struct vm_config {
 	int64_t rtc_offset_s;  /* -rtc base=: seconds added to the host's UTC clock */
 };
 
+/* Keys of -smbios that may be given several times (opts_parse_lists()), NULL at the end. */
+extern const char *const smbios_list_keys[];
+
 /* The disks that the command line names, for the broker's policy: called for each, stops at the
  * first error. */
 int vm_config_paths(const struct vm_config *c,
 		    int (*fn)(void *arg, bool writable, const char *path, struct err *err),
 		    void *arg, struct err *err);
+/* Likewise, the unix sockets that are to be connected to again: reconnect= of -netdev stream. */
+int vm_config_sockets(const struct vm_config *c,
+		      int (*fn)(void *arg, const char *path, struct err *err), void *arg,
+		      struct err *err);
 /* The descriptors that options name (fd=N, fds=N:N:…). */
 #define CONFIG_MAX_FDS 64
 size_t vm_config_fds(const struct vm_config *c, int fds[CONFIG_MAX_FDS]);

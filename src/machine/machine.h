@@ -49,9 +49,11 @@ struct machine_listener {
 
 /* thread_init(arg, kind) is called first on every thread that the machine creates. */
 enum machine_thread { MACHINE_THREAD_VCPU, MACHINE_THREAD_IO };
+struct rights;
 struct machine_env {
 	void (*thread_init)(void *arg, enum machine_thread kind);
 	void *arg;
+	const struct rights *rights; /* for back ends; NULL: none */
 };
 
 /* On error nothing is left behind. */

@@ -198,6 +198,8 @@ close_fd:
 	return ret;
 }
 
+const char *const smbios_list_keys[] = {"value", "path", NULL};
+
 /* In the order of the command line, which the guest sees. */
 static int take_oem(struct smbios_facts *f, struct opts *o, struct err *err)
 {
@@ -206,11 +208,11 @@ static int take_oem(struct smbios_facts *f, struct opts *o, struct err *err)
 	for (size_t i = 0; !ret && i < o->count; i++) {
 		struct opt *opt = &o->opt[i];
 
-		if (!strcmp(opt->key, "value") && !*opt->value) {
+		if (!strncmp(opt->key, "value.", 6) && !*opt->value) {
 			ret = err_set(err, EINVAL, "-smbios type=11: value= is empty");
-		} else if (!strcmp(opt->key, "value")) {
+		} else if (!strncmp(opt->key, "value.", 6)) {
 			ret = push_oem(f, strdup(opt->value), err);
-		} else if (!strcmp(opt->key, "path")) {
+		} else if (!strncmp(opt->key, "path.", 5)) {
 			ret = oem_file(f, opt->value, err);
 		} else {
 			continue;

@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 #include "base/opts.h"
+#include "base/rights.h"
 #include "event/loop.h"
 
 enum { /* offloads the port takes on receive (from port to guest) and on send */
@@ -30,6 +31,9 @@ struct net_client {
 	/* send() returned -EAGAIN before; now there is room. On the loop. */
 	void (*tx_ready)(void *opaque);
 	void *opaque;
+	/* The peer has gone, or is there again; up at attach() unless it is called from there. On
+	 * the loop. May be NULL. */
+	void (*link)(void *opaque, bool up);
 };
 struct net_port_ops {
 	const char *type; /* "tap" */
@@ -65,8 +69,15 @@ static inline struct net_port *net_port_queue(struct net_port *p, unsigned i)
 
 #define NET_HDR_LEN 12u
 
-/* -netdev tap,id=…,ifname=…[,queues=N]|fd=…|fds=…,script=no,downscript=no,vhost=off …: -EINVAL for a key that is
- * not supported here, by name. */
-int net_open(struct opts *o, struct net_port **out, struct err *err);
+/* What opening needs. rights may be NULL: nothing is started or connected again. */
+struct net_env {
+	struct loop *loop; /* the control loop, on which this is called */
+	const struct rights *rights;
+};
+/* -netdev tap|user|stream,id=…,…: -EINVAL for a key that is not supported here, by name. Before
+ * isolation. */
+int net_open(struct opts *o, const struct net_env *env, struct net_port **out, struct err *err);
+/* Keys of -netdev that may be given several times (opts_parse_lists()), NULL at the end. */
+extern const char *const net_list_keys[];
 
 #endif

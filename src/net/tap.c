@@ -420,7 +420,8 @@ static int queues_open(struct tap_options *o, struct net_port **first, struct er
 	return ret;
 }
 
-int net_tap_open(struct opts *o, struct net_port **out, struct err *err)
+int net_tap_open(struct opts *o, const struct net_env *env, struct net_port **out,
+		 struct err *err)
 {
 	struct tap_options to = {0};
 	struct net_port *first = NULL;

@@ -264,6 +264,27 @@ int broker_created(struct broker *b, const char *path, enum broker_kind kind, st
 	return broker_add(b, BROKER_CREATED, BROKER_UNLINK, kind, path, err);
 }
 
+int broker_passt(struct broker *b, const char *const *args, struct err *err)
+{
+	struct broker_setup m = {.magic = BROKER_MAGIC, .verb = BROKER_PASST};
+	int fd = -1, r;
+
+	if (b->sealed) {
+		return err_set(err, EPERM, "passt can only be started before the guest");
+	}
+	for (; *args; args++) {
+		size_t n = strlen(*args) + 1;
+
+		if (n > sizeof(m.path) - m.arg) {
+			return err_set(err, E2BIG, "the arguments for passt are too long");
+		}
+		memcpy(m.path + m.arg, *args, n);
+		m.arg += (uint32_t)n;
+	}
+	r = broker_ask(b, &m, sizeof(m), &fd, err);
+	return r < 0 ? r : fd;
+}
+
 int broker_seal(struct broker *b, struct err *err)
 {
 	struct broker_setup m = {.magic = BROKER_MAGIC, .verb = BROKER_SEAL};

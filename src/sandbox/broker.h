@@ -55,6 +55,11 @@ int broker_allow_connect(struct broker *b, const char *path, struct err *err);
 /* The VM process has just made `path`, which is of this kind and belongs to its user: the broker
  * removes it at the end, if it still is the same inode. */
 int broker_created(struct broker *b, const char *path, enum broker_kind kind, struct err *err);
+/* Starts passt with these further arguments (NULL ends them) on one end of a socket pair and
+ * returns the other: non-blocking, close-on-exec. It has ended when broker_stop() returns, and
+ * soon after the VM process has, however that ends; what it says goes to the log, at a limited
+ * rate. Waits up to 8 seconds until it serves. */
+int broker_passt(struct broker *b, const char *const *args, struct err *err);
 /* The broker drops what its rules do not need and takes no more of them. */
 int broker_seal(struct broker *b, struct err *err);
 

@@ -88,6 +88,7 @@ enum broker_verb {
 	BROKER_ALLOW_OPEN = 1, /* arg: 1 if writable */
 	BROKER_ALLOW_CONNECT,
 	BROKER_CREATED, /* arg: enum broker_kind */
+	BROKER_PASST, /* arg: bytes of path, which has the further arguments, each with its NUL */
 	BROKER_SEAL,
 	/* struct broker_request */
 	BROKER_OPEN = 16, /* flags: enum broker_open_flags */
@@ -133,6 +134,16 @@ int policy_request(struct policy *p, const struct broker_request *m, int *fd, st
 size_t policy_landlock(const struct policy *p, struct landlock_path *out);
 /* Removes what was created and is still there. */
 void policy_cleanup(struct policy *p);
+
+/* --- passt.c, in the broker --- */
+struct passts {
+	bool started;
+	int life[2]; /* the broker's end; the minders' */
+};
+/* Before the seal. vm is a pidfd of the VM process, or -1. */
+int passt_start(struct passts *s, const struct broker_setup *m, int vm, int *fd, struct err *err);
+/* Ends them all, and waits for it a few seconds. */
+void passt_end(struct passts *s);
 
 /* --- server.c: the broker process --- */
 /* Serves until the VM process ends; parent is a pidfd of it, or -1. Never returns. */

@@ -42,6 +42,7 @@
 struct server {
 	int sock, parent;
 	struct policy policy;
+	struct passts passts;
 	struct sock_fprog filter;
 	/* How many requests may be served at once, and since when it has been counted. */
 	unsigned tokens;
@@ -92,12 +93,12 @@ static int server_descriptors(struct server *s, int log_fd)
 		return -errno;
 	}
 	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){0});
-	(void)setrlimit(RLIMIT_NOFILE, &(struct rlimit){NOFILE, NOFILE});
 	return confine_close_fds(keep, ARRAY_SIZE(keep));
 }
 
 /* --- the seal --- */
 
+/* #syscalls(start): prlimit64 */
 static int server_seal(struct server *s, struct err *err)
 {
 	struct landlock_path paths[BROKER_RULES_MAX];
@@ -111,6 +112,7 @@ static int server_seal(struct server *s, struct err *err)
 		caps = CAP_BIT(CAP_DAC_OVERRIDE) | CAP_BIT(CAP_DAC_READ_SEARCH) |
 		       CAP_BIT(CAP_FOWNER);
 	}
+	(void)setrlimit(RLIMIT_NOFILE, &(struct rlimit){NOFILE, NOFILE});
 	r = landlock_enter(paths, policy_landlock(&s->policy, paths));
 	if (r == 0 || r == -EOPNOTSUPP) {
 		r = confine_caps(caps);
@@ -154,8 +156,13 @@ static int server_answer(struct server *s, const union message *m, size_t len, b
 		return policy_request(&s->policy, &m->request, fd, err);
 	}
 	if (!truncated && len == sizeof(m->setup) && m->head.magic == BROKER_MAGIC) {
-		return m->head.verb == BROKER_SEAL ? server_seal(s, err) :
-						     policy_setup(&s->policy, &m->setup, err);
+		if (m->head.verb == BROKER_SEAL) {
+			return server_seal(s, err);
+		}
+		if (m->head.verb == BROKER_PASST && !s->policy.sealed) {
+			return passt_start(&s->passts, &m->setup, s->parent, fd, err);
+		}
+		return policy_setup(&s->policy, &m->setup, err);
 	}
 	return err_set(err, EINVAL, "the broker got a message that is none (%zu bytes)", len);
 }
@@ -261,5 +268,6 @@ _Noreturn void broker_serve(int sock, int parent, int log_fd)
 		alive = p[0].revents ? server_message(s) : !p[1].revents;
 	}
 	policy_cleanup(&s->policy);
+	passt_end(&s->passts);
 	_exit(0);
 }

@@ -4,6 +4,7 @@
  * flood, malformed chains, stops in mid-operation, state.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "base/log.h"
 #include "device/virtio/console.h"
 #include "rig.h"
 #include "spec/virtio_console.h"
@@ -626,6 +628,63 @@ static void test_tiny_pieces(void **state)
 	(void)state;
 }
 
+static size_t heap(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
+/* Peers that never read, flood, and come and go: what they cost, in bytes and in lines of the log. */
+static void test_hostile_peers_in_numbers(void **state)
+{
+	struct con_rig *t = rig_new(4, PORTS);
+	FILE *log = tmpfile();
+	static char big[65536];
+	size_t before, sent = 0;
+	ssize_t n;
+	gpa_t gpa;
+
+	assert_non_null(log);
+	log_set_fd(fileno(log));
+	driver_up(t, PORTS);
+	before = heap();
+	/* one never reads: the driver's ring fills, and that is all */
+	for (unsigned i = 0; i < 60; i++) {
+		tx_put(t, 1, big, sizeof(big), 0);
+	}
+	settle(t);
+	assert_int_equal(t->vd->queue[txq(1)].inflight, 1);
+	/* one floods a guest that gives no buffers: the socket fills, and that is all */
+	for (int idle = 0; idle < 20; idle++) {
+		while ((n = write(t->peer[2], big, sizeof(big))) > 0) {
+			sent += (size_t)n;
+			assert_true(sent < 4u << 20);
+		}
+		settle(t);
+	}
+	/* one comes and goes, with something to say each time */
+	for (int i = 0; i < 500; i++) {
+		peer_close(t, 0);
+		peer_open(t, 0);
+		peer_send(t, 0, "again");
+	}
+	assert_int_equal(heap(), before);
+	assert_int_equal(lseek(fileno(log), 0, SEEK_END), 0);
+	assert_int_equal(vdrv_status(&t->r.d) & NEEDS_RESET, 0);
+	/* the port of the last one works, whatever the others do */
+	gpa = rx_put(t, 0, 64);
+	settle(t);
+	rx_expect(t, 0, gpa, "again");
+	tx_put(t, 0, "and back", 8, 0);
+	tx_done(t, 0);
+	peer_expect(t, 0, "and back", 8);
+	log_set_fd(2);
+	fclose(log);
+	rig_free(t);
+	(void)state;
+}
+
 static void test_transfer(void **state)
 {
 	struct con_rig *a = rig_new(4, PORTS), *z, *poor;
@@ -692,6 +751,7 @@ int main(void)
 		cmocka_unit_test(test_malformed_chains),
 		cmocka_unit_test(test_absent_ports),
 		cmocka_unit_test(test_tiny_pieces),
+		cmocka_unit_test(test_hostile_peers_in_numbers),
 		cmocka_unit_test(test_transfer),
 	};
 

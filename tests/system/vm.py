@@ -147,7 +147,8 @@ class Qmp:
 class Vm:
 	"""One nemu process. args: a list of options beside those for QMP and the serial port."""
 
-	def __init__(self, *args, serial=True, qmp=True, netns=None, nemu=NEMU, defaults=True):
+	def __init__(self, *args, serial=True, qmp=True, netns=None, nemu=NEMU, defaults=True,
+		     stdin=subprocess.DEVNULL):
 		self.dir = tempfile.mkdtemp(prefix="nemu-test-")
 		self.qmp_path = os.path.join(self.dir, "qmp")
 		command = [nemu, "-nodefaults", "-display", "none"] if defaults else [nemu]
@@ -162,7 +163,7 @@ class Vm:
 			command = ["ip", "netns", "exec", netns] + command
 		self.command = command
 		self.stderr = open(os.path.join(self.dir, "stderr"), "w+")
-		self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
+		self.process = subprocess.Popen(command, stdin=stdin,
 						stdout=subprocess.PIPE, stderr=self.stderr)
 		self.qmp = None
 		self.serial = None
@@ -268,6 +269,15 @@ def direct(script, *args, cpus=1, mem="512M", append="", kernel=KERNEL, initrd=I
 	line = f"console=ttyS0 quiet {append} {script_option(script)}"
 	return Vm("-machine", "virt", "-smp", cpus, "-m", mem, "-kernel", kernel, "-initrd", initrd,
 		  "-append", line, *args, **more)
+
+
+def direct_long(script, path, *args, **more):
+	"""The same for a script that is too long for a command line: it is /dev/vda, a file at path."""
+	data = script.encode()
+	with open(path, "wb") as file:
+		file.write(data + b"\n" * (-len(data) % 512))
+	return direct("exec sh /dev/vda", "-drive", f"file={path},format=raw,if=virtio,readonly=on", *args,
+		      **more)
 
 
 def run_direct(script, *args, limit=LIMIT, **more):

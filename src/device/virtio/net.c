@@ -153,7 +153,7 @@ static void net_config_read(struct virtio_dev *vd, unsigned off, void *buf, unsi
 {
 	struct virtio_net *n = net_of(vd);
 	struct virtio_net_config_layout c = {
-		.status = le16_of(VIRTIO_NET_S_LINK_UP),
+		.status = le16_of(atomic_load(&n->link_up) ? VIRTIO_NET_S_LINK_UP : 0),
 		.max_virtqueue_pairs = le16_of((uint16_t)n->npairs),
 		.mtu = le16_of(n->cfg.mtu),
 	};
@@ -396,12 +396,15 @@ static void net_queue_stop(struct virtq *q)
 
 struct net_state {
 	uint8_t mac[6];
+	bool link_down; /* absent in version 1: the link was always up */
 	uint64_t guest_offloads;
 	uint16_t active;
 };
 static const struct state_field state_fields[] = {
 	STATE_F_BYTES(struct net_state, mac),
 	STATE_F_U64(struct net_state, guest_offloads),
+	{.name = "link_down", .type = STATE_BOOL, .offset = offsetof(struct net_state, link_down),
+	 .size = sizeof(bool), .count_offset = -1, .since = 2},
 	{
 		.name = "active", /* pairs; before version 2 there was one */
 		.type = STATE_U16,
@@ -430,6 +433,7 @@ static int net_save(struct virtio_dev *vd, void *st, struct err *err)
 	memcpy(s->mac, &mac, sizeof(s->mac));
 	s->guest_offloads = n->guest_offloads;
 	s->active = (uint16_t)n->active;
+	s->link_down = !atomic_load(&n->link_up);
 	return 0;
 }
 
@@ -463,10 +467,29 @@ static int net_load(struct virtio_dev *vd, const void *st, struct err *err)
 	}
 	atomic_store(&n->mac, mac_pack(s->mac));
 	n->guest_offloads = s->guest_offloads;
+	if (s->link_down == atomic_load(&n->link_up)) {
+		loop_post(vd->vm->loop, &n->link_work); /* the link is another one here */
+	}
 	return 0;
 }
 
 /* --- life --- */
+
+static void link_tell(void *arg)
+{
+	struct virtio_net *n = arg;
+
+	virtio_config_changed(&n->vd);
+}
+
+static void net_link(void *opaque, bool up)
+{
+	struct net_pair *p = opaque;
+	struct virtio_net *n = p->n;
+
+	atomic_store(&n->link_up, up);
+	loop_post(n->vd.vm->loop, &n->link_work);
+}
 
 static void port_detach_on_loop(void *arg)
 {
@@ -495,6 +518,9 @@ static void net_destroy(struct virtio_dev *vd)
 
 	virtio_dev_fini(vd);
 	pairs_free(n);
+	if (vd->vm) { /* else nobody has posted it */
+		loop_work_cancel(vd->vm->loop, &n->link_work);
+	}
 	if (n->claimed) {
 		n->port->claimed = false;
 	}
@@ -533,6 +559,7 @@ static void port_attach_on_loop(void *arg)
 		.rx_ready = net_rx_ready,
 		.tx_ready = net_tx_ready,
 		.opaque = p,
+		.link = net_link,
 	};
 
 	c->result = p->port->ops->attach(p->port, p->loop, &client);
@@ -646,6 +673,8 @@ int virtio_net_new(struct vm *vm, struct net_port *port, const struct virtio_net
 		mac_make(n->cfg.mac);
 	}
 	atomic_store(&n->mac, mac_pack(n->cfg.mac));
+	atomic_store(&n->link_up, true);
+	n->link_work = (struct loop_work){.fn = link_tell, .arg = n};
 	r = virtio_dev_init(&n->vd, vm, &net_ops, id, 2 * n->npairs + 1, CTRL_QUEUE_SIZE, NULL);
 	if (r < 0) {
 		err_set(err, -r, "%s: no eventfd (%s)", id, strerror(-r));

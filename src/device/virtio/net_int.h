@@ -63,6 +63,8 @@ struct virtio_net {
 	bool claimed;
 	bool mq;	      /* VIRTIO_NET_F_MQ is settled: the control queue is behind all pairs */
 	_Atomic uint64_t mac; /* byte 0 is the lowest; config_read is for any thread */
+	_Atomic bool link_up; /* written on the device's loop */
+	struct loop_work link_work; /* the driver is told, on the control loop */
 	uint64_t guest_offloads; /* feature bits of what the driver takes now */
 	unsigned active;	 /* pairs in use: the first so many */
 	unsigned npairs;

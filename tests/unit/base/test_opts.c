@@ -54,27 +54,6 @@ static void test_first_key(void **state)
 	opts_fini(&o);
 }
 
-static void test_list(void **state)
-{
-	struct opts o;
-
-	assert_int_equal(opts_parse_list(&o, "-numa", "node,cpus=0-1,id=n,cpus=5,cpu=7", "type",
-					 "cpus", NULL),
-			 0);
-	assert_string_equal(opts_get_item(&o, "cpus", 0), "0-1");
-	assert_string_equal(opts_get_item(&o, "cpus", 1), "5");
-	assert_null(opts_get_item(&o, "cpus", 2));
-	assert_null(opts_get(&o, "cpus"));
-	assert_string_equal(opts_get(&o, "cpu"), "7");
-	opts_get(&o, "type");
-	opts_get(&o, "id");
-	assert_int_equal(opts_check_used(&o, NULL), 0);
-	opts_fini(&o);
-	/* any other key still stands once */
-	assert_int_equal(opts_parse_list(&o, "-numa", "node,id=n,id=m", "type", "cpus", NULL),
-			 -EINVAL);
-}
-
 static void test_range(void **state)
 {
 	static const char *const bad[] = {"",  "-",	"1-", "-1",  "2-1",
@@ -348,21 +327,6 @@ static void test_read_bad(void **state)
 	}
 }
 
-static void test_repeated(void **state)
-{
-	struct opts o;
-	struct err err;
-
-	assert_int_equal(opts_parse_repeated(&o, "-x", "a=1,b=2,a=3", NULL, NULL), 0);
-	assert_string_equal(opts_get(&o, "a"), "1");
-	assert_string_equal(opts_get(&o, "b"), "2");
-	assert_int_equal(opts_check_used(&o, &err), -EINVAL);
-	assert_string_equal(opts_get(&o, "a"), "3");
-	assert_null(opts_get(&o, "a"));
-	assert_int_equal(opts_check_used(&o, &err), 0);
-	opts_fini(&o);
-}
-
 static void test_uuid(void **state)
 {
 	static const uint8_t want[16] = {0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
@@ -386,15 +350,39 @@ static void test_uuid(void **state)
 	}
 }
 
+/* A key of a list may come again: its elements are numbered, like those of a JSON array. */
+static void test_lists(void **state)
+{
+	static const char *const lists[] = {"fwd", "dns", NULL};
+	struct err err = {.msg = ""};
+	struct opts o;
+
+	assert_int_equal(opts_parse_lists(&o, "-x", "user,fwd=a,dns=d,fwd=b,,c,id=fwd,fwd", "type", lists,
+					  &err), 0);
+	assert_string_equal(opts_get_item(&o, "fwd", 0), "a");
+	assert_null(opts_get_item(&o, "fwd", 3));
+	assert_string_equal(opts_get(&o, "fwd.1"), "b,c");
+	assert_string_equal(opts_get(&o, "fwd.2"), "on");
+	assert_string_equal(opts_get(&o, "dns.0"), "d");
+	assert_string_equal(opts_get(&o, "id"), "fwd");
+	assert_null(opts_get(&o, "fwd"));
+	opts_fini(&o);
+	assert_int_equal(opts_parse_lists(&o, "-x", "id=1,id=2", NULL, lists, &err), -EINVAL);
+	assert_int_equal(opts_parse_lists(&o, "-x", "fwd.0=1,fwd=2,fwd.1=3", NULL, lists, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "fwd.1"));
+	(void)state;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lists),
 		cmocka_unit_test(test_syntax),	   cmocka_unit_test(test_first_key),
-		cmocka_unit_test(test_list),	   cmocka_unit_test(test_range),
+		cmocka_unit_test(test_range),
 		cmocka_unit_test(test_bad_syntax), cmocka_unit_test(test_add),
 		cmocka_unit_test(test_numbers),	   cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_read),	   cmocka_unit_test(test_read_bad),
-		cmocka_unit_test(test_repeated),   cmocka_unit_test(test_uuid),
+		cmocka_unit_test(test_uuid),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -382,6 +382,74 @@ static void test_socket_client(void **state)
 	(void)state;
 }
 
+static int connect_again(void *arg, const char *path, struct err *err)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	++*(unsigned *)arg;
+	strcpy(sa.sun_path, path);
+	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa))) {
+		close(fd);
+		return err_set(err, ECONNREFUSED, "nobody");
+	}
+	return fd;
+}
+
+/* A client with reconnect=: no peer at the start is fine, and every peer that goes may come back. */
+static void test_socket_reconnect(void **state)
+{
+	struct dev *d = dev_bare(), *server;
+	unsigned tried = 0;
+	struct rights rights = {.connect = connect_again, .arg = &tried};
+	struct err err = {.msg = ""};
+	char options[256];
+
+	snprintf(options, sizeof(options), "socket,id=c0,path=%s,reconnect=3", d->path);
+	assert_int_equal(dev_try(d, options, &err), 0);
+	dev_attach(d);
+	assert_string_equal(chr_peer_path(d->c), d->path);
+	assert_null(chr_socket_path(d->c));
+	assert_false(chr_connected(d->c));
+	assert_int_equal(put(d, "nobody"), 6);
+	/* nobody who could */
+	loop_clock_advance(d->l, 4000 * UINT64_C(1000000));
+	assert_false(chr_connected(d->c));
+	chr_set_rights(d->c, &rights);
+	loop_clock_advance(d->l, 4000 * UINT64_C(1000000));
+	assert_int_equal(tried, 1);
+	for (unsigned i = 1; i <= 3; i++) {
+		server = dev_bare();
+		snprintf(options, sizeof(options), "socket,id=s,path=%s,server=on,wait=off", d->path);
+		assert_int_equal(dev_try(server, options, &err), 0);
+		dev_attach(server);
+		loop_clock_advance(d->l, 4000 * UINT64_C(1000000));
+		run(d);
+		assert_true(chr_connected(d->c));
+		assert_int_equal(d->opened, i);
+		run(server);
+		put(server, "in");
+		check_got(d, "in");
+		put(d, "out");
+		check_got(server, "out");
+		dev_free(server);
+		run(d);
+		assert_false(chr_connected(d->c));
+		assert_int_equal(d->closed, i);
+	}
+	assert_int_equal(tried, 4);
+	dev_free(d);
+	/* there at the start */
+	server = dev_new("socket,id=c0,path=%s,server=on,wait=off");
+	d = dev_bare();
+	snprintf(options, sizeof(options), "socket,id=c0,path=%s,reconnect=1", server->path);
+	assert_int_equal(dev_try(d, options, &err), 0);
+	assert_true(chr_connected(d->c));
+	dev_free(d);
+	dev_free(server);
+	(void)state;
+}
+
 static void test_tcp(void **state)
 {
 	struct dev *server = dev_bare(), *client = dev_bare();
@@ -701,6 +769,11 @@ static void test_refusals(void **state)
 		{"socket,id=c0,path=/tmp/x,port=1", "path"},
 		{"socket,id=c0,path=/tmp/x,host=h", "host"},
 		{"socket,id=c0,path=/tmp/x,nodelay=on", "nodelay"},
+		{"socket,id=c0,path=/tmp/x,server=on,reconnect=1", "reconnect=1"},
+		{"socket,id=c0,host=localhost,port=1,reconnect=1", "reconnect=1"},
+		{"socket,id=c0,path=/tmp/x,reconnect=-1", "reconnect"},
+		{"ringbuf,id=c0", "'ringbuf'"},
+		{"mux,id=c0", "'mux'"},
 		{"socket,id=c0,path=/nonexistent/x", "/nonexistent/x"},
 		{"socket,id=c0,path=/nonexistent/x,server=on,wait=off", "/nonexistent/x"},
 		{"socket,id=c0,host=localhost,port=notaport", "notaport"},
@@ -774,6 +847,7 @@ int main(void)
 		cmocka_unit_test(test_socket_never_reads),
 		cmocka_unit_test(test_socket_left_behind),
 		cmocka_unit_test(test_socket_client),
+		cmocka_unit_test(test_socket_reconnect),
 		cmocka_unit_test(test_tcp),
 		cmocka_unit_test(test_pty_reconnect),
 		cmocka_unit_test(test_file),

@@ -26,8 +26,8 @@ static int parse(struct vm_config *c, struct smbios_facts *f, struct err *err,
 	for (; *text; text++) {
 		c->smbios.item = realloc(c->smbios.item,
 					 (c->smbios.count + 1) * sizeof(*c->smbios.item));
-		assert_int_equal(opts_parse_repeated(&c->smbios.item[c->smbios.count++].opts,
-						     "-smbios", *text, NULL, err),
+		assert_int_equal(opts_parse_lists(&c->smbios.item[c->smbios.count++].opts,
+						  "-smbios", *text, NULL, smbios_list_keys, err),
 				 0);
 	}
 	return smbios_facts_init(f, c, err);

@@ -25,7 +25,8 @@ static int parse(const char *text, struct mem_backend_config *c, struct err *err
 	int ret;
 
 	err->msg[0] = '\0';
-	assert_int_equal(opts_parse_list(&o, "-object", text, "qom-type", "host-nodes", err),
+	assert_int_equal(opts_parse_lists(&o, "-object", text, "qom-type",
+					  (const char *const[]){"host-nodes", NULL}, err),
 			 0);
 	assert_true(mem_backend_kind_of(opts_get(&o, "qom-type"), &kind));
 	ret = mem_backend_parse(&o, "m0", kind, c, err);

@@ -66,11 +66,12 @@ static void namespace_enter(void)
 
 static int tap_open(const char *options, struct net_port **p, struct err *err)
 {
+	const struct net_env env = {0};
 	struct opts o;
 	int ret;
 
 	assert_int_equal(opts_parse(&o, "-netdev", options, "type", err), 0);
-	ret = net_open(&o, p, err);
+	ret = net_open(&o, &env, p, err);
 	opts_fini(&o);
 	return ret;
 }
@@ -393,7 +394,7 @@ static void test_refusals(void **state)
 	static const struct {
 		const char *options, *names;
 	} bad[] = {
-		{"user,id=n0", "'user'"},
+		{"dgram,id=n0", "'dgram'"},
 		{"id=n0", "''"},
 		{"tap,ifname=x", "id"},
 		{"tap,id=n0", "ifname"},
