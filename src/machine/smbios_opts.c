@@ -73,16 +73,13 @@ static int twice(uint64_t type, const char *key, struct err *err)
 static int take_texts(struct smbios_facts *f, struct opts *o, uint64_t type, struct err *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
-		const char *v;
+		const char *v = texts[i].type == type ? opts_get(o, texts[i].key) : NULL;
+		const char **t = &f->text[texts[i].text];
 
-		while (texts[i].type == type && (v = opts_get(o, texts[i].key))) {
-			const char **t = &f->text[texts[i].text];
-
-			if (*t && strcmp(*t, v)) {
-				return twice(type, texts[i].key, err);
-			}
-			*t = v;
+		if (v && *t && strcmp(*t, v)) {
+			return twice(type, texts[i].key, err);
 		}
+		*t = v ? v : *t;
 	}
 	return 0;
 }
@@ -90,22 +87,22 @@ static int take_texts(struct smbios_facts *f, struct opts *o, uint64_t type, str
 static int take_numbers(struct smbios_facts *f, struct opts *o, uint64_t type, struct err *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
-		const char *v;
+		const char *v = numbers[i].type == type ? opts_get(o, numbers[i].key) : NULL;
+		uint16_t *have = &f->number[numbers[i].number];
 		uint64_t n;
 
-		while (numbers[i].type == type && (v = opts_get(o, numbers[i].key))) {
-			if (parse_u64(v, &n) || !n || n > UINT16_MAX) {
-				return err_set(
-					err, EINVAL,
-					"-smbios type=%ju: %s=%s is not a number from 1 to "
-					"65535",
-					(uintmax_t)type, numbers[i].key, v);
-			}
-			if (f->number[numbers[i].number] && f->number[numbers[i].number] != n) {
-				return twice(type, numbers[i].key, err);
-			}
-			f->number[numbers[i].number] = (uint16_t)n;
+		if (!v) {
+			continue;
 		}
+		if (parse_u64(v, &n) || !n || n > UINT16_MAX) {
+			return err_set(err, EINVAL,
+				       "-smbios type=%ju: %s=%s is not a number from 1 to 65535",
+				       (uintmax_t)type, numbers[i].key, v);
+		}
+		if (*have && *have != n) {
+			return twice(type, numbers[i].key, err);
+		}
+		*have = (uint16_t)n;
 	}
 	return 0;
 }

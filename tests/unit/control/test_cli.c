@@ -135,8 +135,8 @@ static void test_every_option(void **state)
 	assert_int_equal(c.uuid[1], 0x11);
 	assert_int_equal(c.smbios.count, 2);
 	assert_string_equal(opts_get(&c.smbios.item[0].opts, "serial"), "a,b");
-	assert_string_equal(opts_get(&c.smbios.item[1].opts, "value"), "x");
-	assert_string_equal(opts_get(&c.smbios.item[1].opts, "value"), "y");
+	assert_string_equal(opts_get_item(&c.smbios.item[1].opts, "value", 0), "x");
+	assert_string_equal(opts_get_item(&c.smbios.item[1].opts, "value", 1), "y");
 	vm_config_fini(&c);
 
 	good("-serial null -serial none -qmp unix:/q,server=on,wait=off -qmp stdio -daemonize "
