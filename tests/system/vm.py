@@ -51,12 +51,15 @@ class Stream:
 		return bool(data)
 
 	def expect(self, pattern, limit=LIMIT):
-		"""The match object of the first match after what was matched before."""
+		"""The match object of the first match after what was matched before. What is asked about a
+		line, with ^ or groups, is asked of a whole one."""
 		end = time.monotonic() + limit
 		regex = re.compile(pattern, re.M)
 		alive = True
 		while True:
 			match = regex.search(self.text, self.seen)
+			if match and (regex.groups or pattern.startswith("^")):
+				match = match if "\n" in self.text[match.start():] else None
 			if match:
 				self.seen = match.end()
 				return match

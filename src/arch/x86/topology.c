@@ -152,6 +152,19 @@ static void basic_leaves(struct x86_builder *b)
 	}
 }
 
+/* An extended leaf that old processors lack. */
+static void extended_leaf_need(struct x86_builder *b, uint32_t function)
+{
+	struct kvm_cpuid_entry2 *e = x86_leaf(b, 0x80000000, 0);
+
+	if (e) {
+		e->eax = MAX(e->eax, function);
+	}
+	if (!x86_leaf(b, function, 0)) {
+		x86_leaf_append(b, (struct kvm_cpuid_entry2){.function = function});
+	}
+}
+
 static void amd_leaves(struct x86_builder *b)
 {
 	const struct x86_topology *t = &b->cfg->topo;
@@ -169,6 +182,13 @@ static void amd_leaves(struct x86_builder *b)
 		}
 	}
 	x86_leaf_zero(b, 0x80000026); /* topology: leaf 0xB says it */
+	/* Without TOPOEXT guests take every thread for a core. It is a promise of leaves alone, so a
+	 * processor before Bulldozer does not have to have it. */
+	if (e && (t->threads > 1 || t->dies > 1)) {
+		e->ecx |= E1_ECX_TOPOEXT;
+		extended_leaf_need(b, 0x8000001E);
+		e = x86_leaf(b, 0x80000001, 0);
+	}
 	if (!e || !(e->ecx & E1_ECX_TOPOEXT)) {
 		x86_leaf_zero(b, 0x8000001D);
 		x86_leaf_zero(b, 0x8000001E);
@@ -186,19 +206,16 @@ static void amd_leaves(struct x86_builder *b)
 	}
 }
 
-/* The width of addresses, in a leaf that old processors lack. */
+/* The width of addresses. */
 static void address_leaf(struct x86_builder *b)
 {
-	struct kvm_cpuid_entry2 *e = x86_leaf(b, 0x80000000, 0);
+	struct kvm_cpuid_entry2 *e;
+	bool had = x86_leaf(b, 0x80000008, 0) != NULL;
 
-	if (e && e->eax < 0x80000008) {
-		e->eax = 0x80000008;
-	}
+	extended_leaf_need(b, 0x80000008);
 	e = x86_leaf(b, 0x80000008, 0);
-	if (!e) {
-		x86_leaf_append(
-			b, (struct kvm_cpuid_entry2){.function = 0x80000008, .eax = 48 << 8});
-		e = x86_leaf(b, 0x80000008, 0);
+	if (e && !had) {
+		e->eax = 48 << 8;
 	}
 	if (!e) {
 		return; /* full */
