@@ -60,7 +60,7 @@ code:					/* RCX: image handle, RDX: system table */
 	.balign 2
 text:
 	.short 13, 10
-	.fill 32, 2, '@
+	.fill 32, 2, 0x40 /* '@' */
 	.short 13, 10, 0
 	.org 2 * ALIGN_FILE
 end:
