@@ -18,6 +18,7 @@
 #define L1_EDX_HTT     (1u << 28)
 /* leaf 80000001h ECX */
 #define E1_ECX_CMP_LEGACY (1u << 1)
+#define AMD_ZEN_FAMILY	  0x17u
 #define E1_ECX_TOPOEXT	  (1u << 22)
 
 /* Leaf 0xB and 0x1F: level types */
@@ -152,6 +153,14 @@ static void basic_leaves(struct x86_builder *b)
 	}
 }
 
+static unsigned family(struct x86_builder *b)
+{
+	const struct kvm_cpuid_entry2 *e = x86_leaf(b, 1, 0);
+	unsigned base = e ? e->eax >> 8 & 0xF : 0;
+
+	return base == 0xF ? base + (e->eax >> 20 & 0xFF) : base;
+}
+
 /* An extended leaf that old processors lack. */
 static void extended_leaf_need(struct x86_builder *b, uint32_t function)
 {
@@ -198,10 +207,12 @@ static void amd_leaves(struct x86_builder *b)
 	e = x86_leaf(b, 0x8000001E, 0);
 	if (e) {
 		unsigned core = (b->apic_id & ((1u << s.socket) - 1)) >> s.core;
+		/* Before Zen a node is a northbridge, and Linux divides the cores by their number. */
+		unsigned nodes = family(b) < AMD_ZEN_FAMILY ? 1 : MIN(t->dies, 8);
 
 		e->eax = b->apic_id;
 		e->ebx = (t->threads - 1) << 8 | (core & 0xFF);
-		e->ecx = (MIN(t->dies, 8) - 1) << 8 | (b->apic_id >> s.die & 0xFF);
+		e->ecx = (nodes - 1) << 8 | (b->apic_id >> s.die & 0xFF);
 		e->edx = 0;
 	}
 }
