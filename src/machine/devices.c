@@ -91,7 +91,7 @@ static const struct opt_desc props_rng[] = {
 };
 static const struct opt_desc props_serial[] = {
 	VIRTIO_PROPS,
-	{"max_ports", OPT_U32, P(max_ports), 1, 31, .def = "31"},
+	{"max_ports", OPT_U32, P(max_ports), 1, 31}, /* as many as are named */
 	{NULL},
 };
 static const struct opt_desc props_serial_port[] = {
@@ -285,9 +285,38 @@ static int make_rng(struct making *k)
 	return ret ? ret : put_on_bus(k, vd);
 }
 
+/*
+ * Ports that a controller gets when max_ports does not say: room for all that the command line
+ * has. Each is two queues and a vector, for which a driver leaves the guest some 35 times while
+ * it starts, used or not.
+ */
+static uint32_t serial_ports(const struct machine *m)
+{
+	const struct config_list *l = &m->cfg->devices;
+	uint32_t count = 0, end = 1;
+	bool named = false;
+
+	for (size_t i = 0; i < l->count; i++) {
+		const char *driver = opts_get(&l->item[i].opts, "driver"), *nr;
+		bool port = !strcmp(driver, "virtserialport");
+
+		if (port || !strcmp(driver, "virtconsole")) {
+			nr = opts_get(&l->item[i].opts, "nr");
+			/* what is no number is refused when the port is made */
+			end = nr ? MAX(end, MIN(strtoul(nr, NULL, 0), 30) + 1) : end;
+			named |= port;
+			count++;
+		}
+	}
+	/* number 0 is for a console and stays free without one */
+	return MIN(MAX(count + named, end), VIRTIO_SERIAL_MAX_PORTS);
+}
+
 static int make_serial(struct making *k)
 {
-	struct virtio_serial_config c = {.max_ports = k->p->max_ports};
+	struct virtio_serial_config c = {
+		.max_ports = k->p->max_ports ? k->p->max_ports : serial_ports(k->m),
+	};
 	struct virtio_dev *vd;
 	struct named_serial *s;
 	int ret;

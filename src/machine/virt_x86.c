@@ -282,6 +282,7 @@ static void acpi_facts_now(void *opaque, struct acpi_facts *f)
 	f->ncpus = b->m->cfg->cpus;
 	f->uart = b->m->be.serial != NULL;
 	f->numa = memory_acpi(&b->m->memory);
+	f->last_bus = pci_last_bus(b->m->root);
 	mem64_window(b, &base, &end);
 	if (pci_mem64_extent(b->m->root, &lo, &hi)) {
 		/* What firmware decided, and the rest of its window. */

@@ -285,6 +285,24 @@ static int extent_of(struct pci_func *f, void *arg)
 	return 0;
 }
 
+static int last_bus_of(struct pci_func *f, void *arg)
+{
+	uint8_t *last = arg;
+
+	if (pci_is_bridge(f)) {
+		*last = MAX(*last, (uint8_t)pci_get16(f, PCI_SUBORDINATE_BUS));
+	}
+	return 0;
+}
+
+uint8_t pci_last_bus(struct pci_bus *root)
+{
+	uint8_t last = 0;
+
+	pci_for_each(root, last_bus_of, &last);
+	return last;
+}
+
 bool pci_mem64_extent(struct pci_bus *root, uint64_t *base, uint64_t *end)
 {
 	struct extent e = {0};

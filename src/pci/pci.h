@@ -156,6 +156,8 @@ int pci_assign(struct pci_bus *root, uint64_t mem32_base, uint64_t mem32_end,
 /* The lowest and one past the highest assigned 64-bit BAR address above 4 GiB and window of a
  * bridge, for _CRS; false if there is none. */
 bool pci_mem64_extent(struct pci_bus *root, uint64_t *base, uint64_t *end);
+/* The highest bus number that a bridge below root has been given; 0 without bridges. */
+uint8_t pci_last_bus(struct pci_bus *root);
 
 /* State of a function: config space bytes that the guest may write, MSI-X table, pending bits
  * of MSI. */

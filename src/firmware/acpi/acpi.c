@@ -139,7 +139,7 @@ static void ssdt_pci(struct aml *a, const struct acpi_facts *f)
 	size_t scope = aml_scope_begin(a, "\\_SB.PCI0");
 	struct aml crs = {0};
 
-	crs_bus_window(&crs, 0, 255);
+	crs_bus_window(&crs, 0, f->last_bus);
 	crs_io(&crs, 0xcf8, 8); /* CF8/CFC */
 	crs_io_window(&crs, PLAT_PCI_IO_BASE, (uint16_t)(PLAT_PCI_IO_END - 1));
 	crs_mem32_window(&crs, (uint32_t)PLAT_MMIO32_BASE, (uint32_t)(PLAT_MMIO32_END - 1));
@@ -278,7 +278,12 @@ static void build_madt(struct builder *b)
 	table_end(b);
 }
 
-/* --- MCFG --- */
+/*
+ * --- MCFG ---
+ *
+ * No more buses than there are: Linux looks at 32 slots of each bus that this table has and the
+ * host bridge's tree has not, through CF8 and CFC, so each bus costs 64 exits.
+ */
 
 static void build_mcfg(struct builder *b)
 {
@@ -286,7 +291,7 @@ static void build_mcfg(struct builder *b)
 		.base = le64_of(PLAT_ECAM_BASE),
 		.segment = le16_of(0),
 		.start_bus = 0,
-		.end_bus = (uint8_t)(PLAT_ECAM_SIZE / MiB - 1),
+		.end_bus = b->facts->last_bus,
 	};
 
 	table_begin(b, "MCFG", 1);

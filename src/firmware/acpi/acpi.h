@@ -79,6 +79,7 @@ struct acpi_facts {
 	uint64_t mem64_base, mem64_end;
 	bool uart; /* COM1 is there */
 	const struct acpi_numa *numa; /* NULL: none of its tables */
+	uint8_t last_bus; /* the highest PCI bus number that is in use */
 };
 
 /* --- all tables in one buffer, linked by relative offsets --- */

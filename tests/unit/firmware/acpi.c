@@ -160,6 +160,7 @@ static void test_tables(void **state)
 	struct acpi_mcfg_allocation mcfg;
 	uint64_t entry;
 
+	f.last_bus = 3;
 	f.mem64_base = 0xe000000000;
 	f.mem64_end = 0xe000200000;
 	assert_int_equal(acpi_build(&t, &f, NULL), 0);
@@ -185,7 +186,7 @@ static void test_tables(void **state)
 	r = acpi_find(&t, "MCFG");
 	memcpy(&mcfg, t.data + r->off + 44, sizeof(mcfg));
 	assert_int_equal(le64_get(mcfg.base), PLAT_ECAM_BASE);
-	assert_int_equal(mcfg.end_bus, 255);
+	assert_int_equal(mcfg.end_bus, 3);
 
 	/* equal facts, equal bytes */
 	assert_int_equal(acpi_build(&u, &f, NULL), 0);

@@ -93,6 +93,7 @@ static void test_layout(void **state)
 	uint64_t base, end;
 
 	assert_false(pci_mem64_extent(root, &base, &end));
+	assert_int_equal(pci_last_bus(root), 0);
 	p1 = port(fv, root, "p1");
 	p2 = port(fv, root, "p2"); /* stays empty */
 	p3 = port(fv, root, "p3");
@@ -111,6 +112,7 @@ static void test_layout(void **state)
 	assert_int_equal(f[2]->bar[2].mapped_addr < FAKE_MEM32_END, 1);
 	assert_false(f[4]->bar[2].mapped);
 	assert_int_equal(root->conflicts, 0);
+	assert_int_equal(pci_last_bus(root), 3);
 	/* Bus numbers in the order of the ports; the empty one's windows are closed. */
 	assert_ptr_equal(pci_find(root, 1, 0), f[1]);
 	assert_null(pci_find(root, 2, 0));
