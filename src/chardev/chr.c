@@ -36,9 +36,12 @@ static void event(struct chr *c, enum chr_event ev)
 /* Brings what we wait for in line with what is wanted. */
 static void watch_update(struct chr *c)
 {
-	bool rd = c->connected && c->want_read && !c->eof && c->rfd >= 0;
-	bool wr = c->connected && c->want_write && c->wfd >= 0;
+	bool rd = c->want_read && !c->eof && c->rfd >= 0;
+	bool wr = c->want_write && c->wfd >= 0;
 
+	if (!c->connected) {
+		return; /* if it is watched at all, then by pty_probed() */
+	}
 	if (c->rwatch.loop && c->rfd == c->wfd) {
 		loop_fd_mod(&c->rwatch, (rd ? EPOLLIN : 0u) | (wr ? EPOLLOUT : 0u));
 		return;

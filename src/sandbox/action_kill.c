@@ -1,10 +1,10 @@
 /* What a forbidden system call does in a released build: it ends the process, and the kernel
  * writes an audit line with the number of the call and the name of the thread. */
-#include <seccomp.h>
+#include <linux/seccomp.h>
 
 #include "sandbox/sandbox_int.h"
 
 uint32_t sandbox_forbidden_action(void)
 {
-	return SCMP_ACT_KILL_PROCESS;
+	return SECCOMP_RET_KILL_PROCESS;
 }

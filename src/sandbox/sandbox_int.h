@@ -36,8 +36,18 @@ struct sandbox_table {
 };
 extern const struct sandbox_table sandbox_tables[SANDBOX_TABLES];
 
+/* --- compiled tables (gen_filters.c) --- */
+struct sandbox_filter {
+	const struct sock_filter *code;
+	size_t len;
+};
+extern const struct sandbox_filter sandbox_filters[SANDBOX_TABLES];
+/* Stands for the process's own number in them: no process can have it (PID_MAX_LIMIT is 2^22), and
+ * nothing else that is compared is that number. */
+#define SANDBOX_OWN_PID 0x6e656d75u
+
 /* --- filter.c --- */
-/* A table as a BPF program; owned, filter_fini() frees. */
+/* A compiled table for this process; owned, filter_fini() frees. */
 int filter_build(struct sock_fprog *out, unsigned table, struct err *err);
 void filter_fini(struct sock_fprog *f);
 /* Puts it on the calling thread, for good. -errno. */

@@ -99,7 +99,7 @@ static int attempt(enum sandbox_thread kind, enum order order, int (*fn)(void *)
 /* What the sandbox answers in this build: death, or EPERM with -Dtest_hooks=true. */
 static bool is_refusal(int how)
 {
-	return sandbox_forbidden_action() == SCMP_ACT_KILL_PROCESS ?
+	return sandbox_forbidden_action() == SECCOMP_RET_KILL_PROCESS ?
 		       how == CHILD_SIGNAL + SIGSYS || how == REFUSED :
 		       how == REFUSED;
 }
