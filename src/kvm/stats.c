@@ -1,6 +1,6 @@
 /*
  * KVM's binary statistics (api.rst 4.134, KVM_GET_STATS_FD): a header, descriptors that name
- * each value, and the values, all read with pread(2) from a descriptor that KVM makes.
+ * each value, and the values, all read with preadv(2) from a descriptor that KVM makes.
  *
  * The descriptor is made with the VM and with each vCPU: a running vCPU holds a lock in KVM that
  * asking for it would wait for, and a guest that halts holds it for ever. Reading takes no lock.
@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -21,13 +22,13 @@
 #define STATS_MAX_NAME	256u
 #define STATS_MAX_VALUE 1024u /* 64-bit words of one statistic */
 
-/* #syscalls(main): pread64 */
+/* preadv(), which main has already. #syscalls(main): preadv */
 static int read_at(int fd, void *buf, size_t len, uint64_t off)
 {
 	ssize_t n;
 
 	do {
-		n = pread(fd, buf, len, (off_t)off);
+		n = preadv(fd, &(struct iovec){buf, len}, 1, (off_t)off);
 	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : (size_t)n == len ? 0 : -EIO;
 }

@@ -115,7 +115,7 @@ def test_stop_and_cont_under_load():
 	"""The guest's clock and disk survive many stops; nothing is lost, nobody complains."""
 	script = ("dd if=/dev/zero of=/tmp/x bs=1M count=1 2>/dev/null; i=0; "
 		  "while [ $i -lt 40 ]; do i=$((i + 1)); dd if=/dev/vda of=/dev/null bs=64k count=200 "
-		  "2>/dev/null; echo STEP=$i; done; dmesg -l emerg,alert,crit,err,warn; echo DONE")
+		  f"2>/dev/null; echo STEP=$i; done; {kernel_log.SHOW}; echo DONE")
 	with v.direct(script, "-drive", f"file={v.OVMF_CODE},format=raw,if=virtio,readonly=on",
 		      cpus=2) as vm:
 		vm.serial.expect("STEP=1")
