@@ -61,7 +61,8 @@ static const struct cli_option options[] = {
 	 "a block node, also as JSON", CFG(blockdevs)},
 	{"device", "DRIVER[,id=…][,bus=…][,addr=…],…", cli_set_item,
 	 "a device, also as JSON; -device help lists them", CFG(devices)},
-	{"netdev", "tap,id=…[,ifname=…|,fd=…] | user,id=…[,hostfwd=…]… | stream,id=…,addr.type=unix,…",
+	{"netdev", "tap,id=…[,ifname=…[,queues=N]|,fd=…|,fds=N:N…] | user,id=…[,hostfwd=…]… | "
+	 "stream,id=…,addr.type=unix,addr.path=…",
 	 cli_set_item, "a network back end: an interface, passt, or another process", CFG(netdevs)},
 	{"chardev", "stdio|pty|file|null|socket,id=…,…", cli_set_item, "a character back end",
 	 CFG(chardevs)},

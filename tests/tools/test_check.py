@@ -141,7 +141,7 @@ def test_limit_ends_the_whole_group(check):
 	assert "ended after 1 s" in text
 	pid = int(text.split()[0])
 	state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-	assert state.stdout.strip() in ("", "Z", "Zs")
+	assert state.stdout.strip()[:1] in ("", "Z")
 
 
 def test_output_is_shown_while_it_comes(check, capsys):

@@ -96,7 +96,7 @@ def test_device_pages_have_every_property_and_its_default():
 		if not port:
 			virtio = name.startswith("virtio")
 			said = {**{k: d for k, d in common.items()
-				   if virtio or k not in ("disable-legacy", "disable-modern", "vectors")}, **said}
+				   if virtio or k not in ("disable-legacy", "disable-modern", "vectors", "packed")}, **said}
 		assert said == props, name
 
 
@@ -117,3 +117,71 @@ def test_every_device_has_a_page_and_a_paragraph_on_threats():
 	for file in os.listdir(os.path.join(ROOT, "src/device/platform")):
 		if file.endswith(".c"):
 			assert sources[file[:-2]] in pages
+
+
+# page: where the keys of the option are, in tables of rows or looked up one by one
+KEYS = {
+	"blockdev": ["src/block/open.c"],
+	"boot": ["src/control/cli_boot.c"],
+	"chardev": ["src/chardev/open.c"],
+	"cpu": ["src/arch/x86/cpu_option.c"],
+	"m": ["src/control/cli_memory.c"],
+	"machine": ["src/control/cli_machine.c"],
+	"netdev": ["src/net/tap.c", "src/net/user.c", "src/net/stream.c"],
+	"numa": ["src/machine/numa.c", "src/machine/numa_hmat.c"],
+	"object": ["src/mem/backend_config.c"],
+	"overcommit": ["src/control/cli_memory.c"],
+	"smbios": ["src/machine/smbios_opts.c"],
+	"smp": ["src/control/cli_cpu.c"],
+	"trace": ["src/control/trace_opts.c"],
+}
+# the first word of an option, which its page begins with
+FIRST = {"type", "backend", "qom-type"}
+# keys that are there to be refused
+REFUSED = {"boot": {"once", "splash", "reboot-timeout"}, "numa": {"mem"}, "smbios": {"file"}}
+# of another option in the same file, or made of a short form (-serial tcp:…)
+ELSEWHERE = {
+	"chardev": {"addr"},
+	"m": {"mem-lock", "cpu-pm", "memory-backend", "hmat"},
+	"overcommit": {"size", "memory-backend", "hmat"},
+}
+
+
+def keys_of(file):
+	text = re.sub(r"/\*.*?\*/", "", read(file), flags=re.S)
+	found = re.findall(r'opts_get(?:_item)?\(&?\w+, "([^"]+)"', text)
+	found += re.findall(r'\bnuma_get_node\(\w+, \w+, "([^"]+)"', text)
+	found += re.findall(r'\bget_n(?:ame|umber)\(\w+, "([^"]+)"', text)
+	found += re.findall(r'\bROW(?:_ENUM)?\("([^"]+)"', text)
+	found += re.findall(r'\{"([a-z][\w.-]*)", (?:OPT_|set_|&c->smp|"(?:on|off|split)", "\w+ )', text)
+	found += re.findall(r'\{\d+, "([^"]+)", SMBIOS_', text)
+	return set(found)
+
+
+@pytest.mark.parametrize("page", KEYS)
+def test_option_pages_have_every_key(page):
+	keys = set().union(*(keys_of(file) for file in KEYS[page]))
+	assert keys, "the sources are read"
+	said = set(re.findall(r"`([\w.-]+)`", "".join(
+		line.split("|")[1] for line in read(f"docs/options/{page}.md").splitlines() if line.startswith("| "))))
+	assert keys - REFUSED.get(page, set()) - ELSEWHERE.get(page, set()) - FIRST <= said
+
+
+def test_every_fuzz_target_is_on_the_page():
+	targets = {name[5:-2] for name in os.listdir(os.path.join(ROOT, "tests/fuzz"))
+		   if name.startswith("fuzz_") and name.endswith(".c")}
+	table = read("docs/testing.md").split("## Fuzz targets")[1].split("\n## ")[0]
+	assert targets == {name for row in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.M)
+			   for name in re.findall(r"`(\w+)`", row)}
+
+
+def test_every_guest_is_on_the_page():
+	build = read("tests/guest/meson.build")
+	names = set(re.findall(r"^  '([\w-]+)': +\[\[", build, re.M)) | {"first-out"}
+	assert names and not [name for name in names if f"| `{name}` |" not in read("docs/testing.md")]
+
+
+def test_every_page_is_linked_from_the_first_one():
+	linked = set(re.findall(r"\]\(([^)#\s]+)", read("README.md")))
+	pages = {page for page in PAGES if page.startswith("docs/") and page.count("/") == 1}
+	assert not pages - linked
