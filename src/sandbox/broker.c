@@ -35,10 +35,17 @@ struct broker {
 	} rule[BROKER_RULES_MAX];
 };
 
-/* #syscalls(start): socketpair setsockopt pidfd_open clone close */
+/* How long an answer may take. #syscalls(start): setsockopt */
+static void broker_wait_max(int sock, int seconds)
+{
+	const struct timeval wait = {.tv_sec = seconds};
+
+	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+}
+
+/* #syscalls(start): socketpair pidfd_open clone close */
 int broker_start(struct broker **out, int log_fd, struct err *err)
 {
-	const struct timeval wait = {.tv_sec = ANSWER_WAIT_S};
 	struct broker *b;
 	int r, sock[2], self;
 
@@ -53,7 +60,7 @@ int broker_start(struct broker **out, int log_fd, struct err *err)
 		r = err_set(err, errno, "broker: no socket: %s", strerror(errno));
 		goto free_broker;
 	}
-	setsockopt(sock[0], SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+	broker_wait_max(sock[0], ANSWER_WAIT_S);
 	/* Without it (before Linux 5.3) the end of the connection has to do. */
 	self = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	b->pid = fork();
@@ -281,7 +288,9 @@ int broker_passt(struct broker *b, const char *const *args, struct err *err)
 		memcpy(m.path + m.arg, *args, n);
 		m.arg += (uint32_t)n;
 	}
+	broker_wait_max(b->sock, PASST_START_S + ANSWER_WAIT_S);
 	r = broker_ask(b, &m, sizeof(m), &fd, err);
+	broker_wait_max(b->sock, ANSWER_WAIT_S);
 	return r < 0 ? r : fd;
 }
 

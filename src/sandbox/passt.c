@@ -38,7 +38,6 @@
 
 #define ARGS_MAX      300
 #define SOCKET_FD     3
-#define START_WAIT_NS UINT64_C(8000000000) /* less than the VM process waits for an answer */
 #define START_STEP_MS 5
 #define KILL_WAIT_MS  5000
 #define END_WAIT_MS   (KILL_WAIT_MS + 1000)
@@ -102,11 +101,11 @@ static _Noreturn void mind(int vm, int life, int child, int errs)
 		{vm, POLLIN, 0}, {life, POLLIN, 0}, {child, POLLIN, 0}, {errs, POLLIN, 0}};
 	struct said said = {.tell = true};
 
-	prctl(PR_SET_NAME, "nemu-passt");
 	if (confine_close_fds(keep, ARRAY_SIZE(keep)) < 0 ||
 	    confine_caps(UINT64_C(1) << CAP_KILL) < 0) {
 		_exit(1); /* passt still ends with the socket */
 	}
+	prctl(PR_SET_NAME, "nemu-passt"); /* who sees the name sees it confined */
 	for (;;) {
 		if (poll(p, ARRAY_SIZE(p), -1) < 0) {
 			continue;
@@ -181,7 +180,7 @@ static _Noreturn void become_passt(char **argv, int sock, int errs)
 static int wait_ready(pid_t pid, int child, int errs, struct said *said)
 {
 	struct pollfd p[] = {{errs, POLLIN, 0}, {child, POLLIN, 0}};
-	uint64_t until = now_ns() + START_WAIT_NS;
+	uint64_t until = now_ns() + PASST_START_S * UINT64_C(1000000000);
 	long ours = filters_of(getpid());
 
 	while (now_ns() < until) {
@@ -252,7 +251,11 @@ static int start(struct passts *s, char **argv, int sock[2], int errs[2], int vm
 	if (r < 0) {
 		syscall(SYS_pidfd_send_signal, child, SIGKILL, NULL, 0);
 		waitpid(pid, NULL, 0);
-		r = err_set(err, -r, "passt does not start: %s", said.last);
+		r = r == -ETIMEDOUT
+			    ? err_set(err, -r,
+				      "passt is not ready after %d s; its last word: %s",
+				      PASST_START_S, said.last)
+			    : err_set(err, -r, "passt does not start: %s", said.last);
 		goto close_child;
 	}
 	minder = fork();

@@ -146,6 +146,7 @@ size_t policy_landlock(const struct policy *p, struct landlock_path *out);
 void policy_cleanup(struct policy *p);
 
 /* --- passt.c, in the broker --- */
+#define PASST_START_S 30 /* a busy machine may need many seconds until it serves */
 struct passts {
 	bool started;
 	int life[2]; /* the broker's end; the minders' */

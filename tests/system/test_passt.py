@@ -18,10 +18,16 @@ import pytest
 import net
 import vm as v
 
-DNS = """
-import socket
+# Two web servers and a name server. No HTTPServer: it asks the name server for its own name.
+SERVERS = """
+import functools, http.server, socket, socketserver, sys, threading
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
+for address in (("10.99.0.5", 8000), ("127.0.0.1", 8001)):
+	server = socketserver.ThreadingTCPServer(address, handler)
+	threading.Thread(target=server.serve_forever, daemon=True).start()
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("10.99.0.5", 53))
+print("READY", flush=True)
 while True:
 	q, a = s.recvfrom(512)
 	end = q.index(b"\\0", 12) + 5
@@ -58,8 +64,7 @@ echo SERVING; read go
 echo "LINK $(m $u) $(m $s)"
 ip link set $s up; ip addr add 10.5.0.2/24 dev $s
 ip neigh add 10.5.0.1 lladdr 52:54:00:00:00:99 dev $s
-send() { dd if=/dev/zero bs=1000 count=$1 2> /dev/null | timeout 60 nc -u -w 1 10.5.0.1 9; }
-send 3000 > /dev/null 2>&1
+ping -q -l 8 -c 8 -s 60000 -w 3 10.5.0.1 > /dev/null 2>&1	# 41 frames each
 echo "SENT"; read go
 echo "RX $(cat /sys/class/net/$s/statistics/rx_packets)"
 ls -la / > /dev/null; echo ALIVE; read go
@@ -89,16 +94,18 @@ class Network(net.TapNet):
 		with open(f"{self.etc}/resolv.conf", "w") as file:
 			file.write("nameserver 10.99.0.5\n")
 
-	def processes(self):
+	def pids(self, start=""):
+		"""The processes whose names start so."""
 		out = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True)
-		names = []
+		found = []
 		for pid in out.stdout.split():
 			try:
 				with open(f"/proc/{pid}/comm") as file:
-					names.append(file.read().strip())
+					if file.read().startswith(start):
+						found.append(int(pid))
 			except OSError:
 				pass
-		return sorted(names)
+		return found
 
 	def close(self):
 		super().close()
@@ -106,10 +113,20 @@ class Network(net.TapNet):
 
 
 @pytest.fixture(scope="module")
-def network():
+def namespace():
 	n = Network()
 	yield n
 	n.close()
+
+
+@pytest.fixture
+def network(namespace):
+	"""The namespace, without anything that a test that failed has left there."""
+	yield namespace
+	namespace.stop()
+	for pid in namespace.pids():
+		os.kill(pid, signal.SIGKILL)
+	wait_for("cannot be killed", lambda: namespace.pids() == [])
 
 
 def wait_for(what, condition, limit=60):
@@ -119,26 +136,37 @@ def wait_for(what, condition, limit=60):
 		time.sleep(0.1)
 
 
-def passts(network):
-	return [p for p in network.processes() if p.startswith("passt")]
-
-
 def memory(vm):
 	"""Memory of the process that is not the guest's, in KiB."""
-	with open(f"/proc/{nemu_pid(vm)}/status") as file:
+	# `ip netns exec` becomes the program
+	with open(f"/proc/{vm.process.pid}/status") as file:
 		return int(re.search(r"^VmData:\s+(\d+)", file.read(), re.M).group(1))
 
 
-def nemu_pid(vm):
-	return vm.process.pid   # `ip netns exec` becomes the program
-
-
-def http(port, path, network):
+def http_sums(network, path, *ports):
 	"""GET from inside the namespace."""
-	code = ("import sys, urllib.request; sys.stdout.buffer.write(urllib.request.urlopen("
-		f"'http://127.0.0.1:{port}/{path}', timeout=60).read())")
-	return subprocess.run(["ip", "netns", "exec", network.name, "/usr/bin/python3", "-c", code],
-			      capture_output=True, check=True).stdout
+	code = ("import sys, hashlib, urllib.request\n"
+		"for url in sys.argv[1:]:\n"
+		"	print(hashlib.sha256(urllib.request.urlopen(url, timeout=60).read()).hexdigest())")
+	urls = [f"http://127.0.0.1:{port}/{path}" for port in ports]
+	out = network.run("/usr/bin/python3", "-c", code, *urls)
+	assert out.returncode == 0, out.stderr
+	return out.stdout.split()
+
+
+def flood(peer, frames, seconds, least):
+	"""Frames as fast as they are taken, whole ones; the bytes that were taken."""
+	sent, rest, start = 0, b"", time.monotonic()
+	peer.settimeout(1)
+	while rest or time.monotonic() < start + seconds or sent < least:
+		assert time.monotonic() < start + 60, f"after {sent} bytes nothing more is taken"
+		rest = rest or frames
+		try:
+			n = peer.send(rest)
+		except TimeoutError:
+			continue
+		sent, rest = sent + n, rest[n:]
+	return sent
 
 
 def test_passt_and_hostile_peers(network, tmp_path):
@@ -148,10 +176,8 @@ def test_passt_and_hostile_peers(network, tmp_path):
 	server = socket.socket(socket.AF_UNIX)
 	server.bind(path)
 	server.listen(5)
-	network.start("/usr/bin/python3", "-c", DNS)
-	for address, port in (("10.99.0.5", 8000), ("127.0.0.1", 8001)):
-		network.start("/usr/bin/python3", "-m", "http.server", "-b", address, "-d", str(tmp_path),
-			      str(port))
+	log = tmp_path / "servers"
+	network.start("/usr/bin/python3", "-c", SERVERS, str(tmp_path), log=str(log))
 	with v.direct_long(GUEST, str(tmp_path / "script"), "-object", "iothread,id=io0",
 		      "-netdev", "user,id=n0,net=10.0.2.0/24,dns=10.0.2.3,dnssearch=example.org,"
 		      "hostfwd=tcp:127.0.0.1:2280-:80,hostfwd=tcp::2281-10.0.2.15:80",
@@ -160,7 +186,8 @@ def test_passt_and_hostile_peers(network, tmp_path):
 		      "-device", "virtio-net-pci,netdev=n1,mac=52:54:00:00:00:02,iothread=io0",
 		      netns=network.name) as vm:
 		peer = server.accept()[0]
-		assert len(passts(network)) == 1
+		assert len(network.pids("passt")) == 1
+		wait_for("no servers", lambda: "READY" in log.read_text())
 		out = vm.serial.expect(r"^DHCP ip=(\S+) mask=(\S+) router=(\S+) dns=(.*?) search=(.*?)\r?$")
 		assert out.group(1, 2, 3) == ("10.0.2.15", "24", "10.0.2.2"), out.group(0)
 		assert out.group(4, 5) == ("10.99.0.5", "example.org"), "the host's name server"
@@ -170,25 +197,19 @@ def test_passt_and_hostile_peers(network, tmp_path):
 		assert vm.serial.expect(r"^GATEWAY (\w+)").group(1) == want
 		want = vm.serial.expect(r"^SUM (\w+)").group(1)
 		vm.serial.expect("SERVING")
-		for port in (2280, 2281):
-			assert hashlib.sha256(http(port, "from-guest", network)).hexdigest() == want
+		assert http_sums(network, "from-guest", 2280, 2281) == [want, want]
 
 		# The peer reads nothing of what the guest sends; the guest is not held up.
 		vm.serial.send("\n")
 		assert vm.serial.expect(r"^LINK (\d) ?(\d?)").group(1) == "1"
 		before = memory(vm)
+		wait_for("no stall", lambda: "the peer does not read" in vm.errors())
 		vm.serial.expect("SENT")
-		assert "the peer does not read" in vm.errors()
-		# It floods: broadcasts as fast as they are taken, for some seconds.
-		flood = frame(b"\xff" * 6 + b"\x52\x54\0\0\0\x99" + b"\x88\xb5" + bytes(1000)) * 50
-		sent, end = 0, time.monotonic() + 5
-		peer.settimeout(1)
-		while time.monotonic() < end or sent < 1 << 20:
-			try:
-				sent += peer.send(flood)
-			except TimeoutError:
-				pass
+		# It floods with broadcasts. What is not in the guest is in a few buffers.
+		one = frame(b"\xff" * 6 + b"\x52\x54\0\0\0\x99" + b"\x88\xb5" + bytes(1000))
+		sent = flood(peer, one * 50, 3, 2 << 20)
 		vm.serial.send("\n")
+		assert int(vm.serial.expect(r"^RX (\d+)").group(1)) * len(one) > sent - (1 << 20)
 		vm.serial.expect("ALIVE")
 		assert vm.qmp.cmd("query-status")["status"] == "running"
 		assert memory(vm) - before < 1024
@@ -217,11 +238,7 @@ def test_passt_and_hostile_peers(network, tmp_path):
 		assert len(vm.errors().splitlines()) < 30, vm.errors()
 
 		# passt dies: the link is down, the VM goes on to its end.
-		for pid in subprocess.run(["ip", "netns", "pids", network.name], capture_output=True,
-					  text=True).stdout.split():
-			with open(f"/proc/{pid}/comm") as file:
-				if file.read().startswith("passt"):
-					os.kill(int(pid), signal.SIGKILL)
+		os.kill(network.pids("passt")[0], signal.SIGKILL)
 		vm.serial.send("\n")
 		assert vm.serial.expect(r"^GONE (\d)").group(1) == "0"
 		assert vm.serial.expect(r"NEMU-TEST-EXIT=(\d+)")
@@ -230,7 +247,7 @@ def test_passt_and_hostile_peers(network, tmp_path):
 	network.stop()
 	peer.close()
 	server.close()
-	wait_for("something is left behind", lambda: network.processes() == [])
+	wait_for("something is left behind", lambda: network.pids() == [])
 
 
 def drained(peer):
@@ -250,24 +267,21 @@ def drained(peer):
 def test_passt_ends_with_the_vm(network, how):
 	with v.Vm("-m", "16M", "-S", "-netdev", "user,id=n0,hostfwd=tcp::2282-:22",
 		  "-device", "virtio-net-pci,netdev=n0", serial=False, netns=network.name) as vm:
-		assert len(passts(network)) == 1
-		assert "nemu-passt" in network.processes()
+		assert len(network.pids("passt")) == 1
+		wait_for("no minder", lambda: network.pids("nemu-passt"))
 		if how == "quit":
 			vm.qmp.cmd("quit")
 			assert vm.wait() == 0
-			assert network.processes() == [], "left when nemu had ended"
+			assert network.pids() == [], "left when nemu had ended"
 		elif how == "kill-broker":
-			broker = [int(p) for p in subprocess.run(
-				["ip", "netns", "pids", network.name], capture_output=True, text=True).stdout.split()
-				  if open(f"/proc/{p}/comm").read().strip() == "nemu-broker"]
-			os.kill(broker[0], signal.SIGKILL)
+			os.kill(network.pids("nemu-broker")[0], signal.SIGKILL)
 			time.sleep(0.5)
-			assert len(passts(network)) == 1, "the VM goes on without its broker"
+			assert len(network.pids("passt")) == 1, "the VM goes on without its broker"
 			assert vm.qmp.cmd("query-status")["running"] is False
 			vm.process.kill()
 		else:
 			vm.process.kill()
-		wait_for("passt is left behind", lambda: network.processes() == [], 20)
+		wait_for("passt is left behind", lambda: network.pids() == [], 20)
 
 
 def test_refusals(network):
@@ -282,4 +296,4 @@ def test_refusals(network):
 	assert "hostname=" in refuse("user,id=n0,hostname=x")
 	assert "'dgram'" in refuse("dgram,id=n0")
 	assert "install passt" in refuse("user,id=n0", env={"PATH": "/usr/sbin:/sbin"})
-	assert network.processes() == []
+	wait_for("something is left behind", lambda: network.pids() == [])

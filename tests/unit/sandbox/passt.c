@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -194,7 +195,7 @@ static int orderly(void *arg)
 	second = broker_passt(b, none, &err);
 	CHILD_CHECK(second >= 0 && serves(second) && serves(fd));
 	for (int i = 0; i < 1000 && processes("nemu-passt", &pid) < 2; i++) {
-		usleep(1000); /* it takes its name after the broker has answered */
+		usleep(1000); /* it gives up its rights after the broker has answered */
 	}
 	CHILD_CHECK(processes("passt", &pid) == 2 && processes("nemu-passt", &pid) == 2);
 	/* It keeps one capability at most, and what it may do with it is in its code. */
@@ -232,6 +233,37 @@ static int refused(void *arg)
 	if (!strstr(err.msg, "install passt")) {
 		child_failed(__FILE__, __LINE__, err.msg);
 	}
+	CHILD_CHECK(broker_seal(b, &err) == 0);
+	broker_stop(b);
+	return 0;
+}
+
+/* On a busy machine passt needs longer than the broker's other answers. */
+static int slow(void *arg)
+{
+	char dir[] = "/tmp/nemu-passt-XXXXXX", path[64];
+	struct err err = {0};
+	struct broker *b;
+	FILE *f;
+	int fd;
+
+	CHILD_CHECK(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/passt", dir);
+	f = fopen(path, "we");
+	CHILD_CHECK(f);
+	fputs("#!/bin/sh\nsleep 11\nexec /usr/bin/passt \"$@\"\n", f);
+	CHILD_CHECK(fclose(f) == 0 && chmod(path, 0755) == 0);
+	snprintf(path, sizeof(path), "%s:/usr/bin:/bin", dir);
+	setenv("PATH", path, 1);
+	b = start();
+	fd = broker_passt(b, none, &err);
+	snprintf(path, sizeof(path), "%s/passt", dir);
+	unlink(path);
+	rmdir(dir);
+	if (fd < 0) {
+		child_failed(__FILE__, __LINE__, err.msg);
+	}
+	CHILD_CHECK(serves(fd));
 	CHILD_CHECK(broker_seal(b, &err) == 0);
 	broker_stop(b);
 	return 0;
@@ -314,6 +346,14 @@ static void test_refused(void **state)
 	(void)state;
 }
 
+static void test_slow(void **state)
+{
+	NEEDS_PASST();
+	assert_int_equal(child_run(slow, NULL), 0);
+	assert_true(all_gone());
+	(void)state;
+}
+
 static void test_killed(void **state)
 {
 	NEEDS_PASST();
@@ -329,6 +369,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_orderly),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_slow),
 		cmocka_unit_test(test_killed),
 	};
 
