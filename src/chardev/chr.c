@@ -263,7 +263,12 @@ size_t chr_write(struct chr *c, const uint8_t *buf, size_t len)
 			watch_update(c);
 			return done;
 		} else {
-			log_guest(c->id, "writing failed, output is dropped: %s", strerror(errno));
+			int e = n < 0 ? errno : EIO;
+
+			/* a client that has just gone is no failure */
+			if (c->kind != CHR_SOCKET || (e != EPIPE && e != ECONNRESET)) {
+				log_guest(c->id, "writing failed, output is dropped: %s", strerror(e));
+			}
 			if (c->kind == CHR_SOCKET) {
 				chr_disconnect(c);
 			}

@@ -207,10 +207,14 @@ static int place(struct memory *mem, struct mem *m, uint64_t low_max, uint64_t h
 		if (mem->numa.nodes) {
 			snprintf(name, sizeof(name), "node%u-%s", part->node, half);
 		}
-		ret = ret ? ret
-			  : mem_region_add_host(m, name, p->gpa, p->size,
-						(uint8_t *)b->host + p->offset, MEM_RAM, 0, &r,
-						err);
+		if (!ret) {
+			ret = mem_region_add_host(m, name, p->gpa, p->size,
+						  (uint8_t *)b->host + p->offset, MEM_RAM, 0, &r,
+						  err);
+			if (ret) {
+				err_prefix(err, "%s", part->backend->config.what);
+			}
+		}
 		mem->map[i] = (struct acpi_numa_mem){p->gpa, p->size, part->node};
 	}
 	mem->low = MIN(mem->size, low_max);

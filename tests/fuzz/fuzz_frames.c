@@ -2,6 +2,8 @@
  * Frames in a byte stream: in whatever pieces the bytes come, the same frames come out as from
  * the whole, there is room as long as no frame waits, and a bad length stays bad.
  * The first two bytes of the input say how large the pieces are; the rest is the stream.
+ *
+ * #covers: src/net/frames.c
  */
 #include <assert.h>
 #include <errno.h>

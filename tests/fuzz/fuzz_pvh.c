@@ -3,6 +3,8 @@
  * the initrd. What is accepted must lie where the guest has RAM above 1 MiB, kernel and initrd
  * apart, and be entered inside of it; nothing may be written elsewhere: low memory outside of
  * what the boot needs for itself, a hole's edge and the region behind are looked at.
+ *
+ * #covers: src/arch/x86/pvh.c src/arch/x86/boot_load.c
  */
 #include <assert.h>
 #include <stdlib.h>

@@ -139,7 +139,7 @@ static void device_op(struct vfuzz *w, const struct vfuzz_op *op)
 	}
 }
 
-static bool talk(struct vfuzz *w)
+static bool works(struct vfuzz *w)
 {
 	struct priv *p = w->priv;
 	struct vdrv *d = &w->r.d;
@@ -170,11 +170,10 @@ static bool talk(struct vfuzz *w)
 	       len == 5;
 }
 
-/* The last thing of a run: the back ends have to go before the loop does. */
-static bool works(struct vfuzz *w)
+/* The back ends have to go before the loop does, and the device before them. */
+static void finish(struct vfuzz *w)
 {
 	struct priv *p = w->priv;
-	bool good = talk(w);
 
 	fake_vm_pause(w->r.fv);
 	device_list_destroy(&w->r.fv->devices);
@@ -183,7 +182,6 @@ static bool works(struct vfuzz *w)
 		close(p->peer[i]);
 	}
 	free(p);
-	return good;
 }
 
 static const struct vfuzz_target target = {
@@ -192,6 +190,7 @@ static const struct vfuzz_target target = {
 	.all_queues = true,
 	.release = release,
 	.works = works,
+	.finish = finish,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)

@@ -1,7 +1,7 @@
 /*
  * The split ring, the transport and the life cycle, with the echo device behind them.
  *
- * #covers: src/virtio/virtq.c src/virtio/virtio.c src/virtio/state.c
+ * #covers: src/virtio/virtq_split.c src/virtio/virtio.c src/virtio/state.c
  * #covers: src/virtio/transport/pci.c
  */
 #include "fuzz/vfuzz.h"

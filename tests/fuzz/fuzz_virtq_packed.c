@@ -1,5 +1,7 @@
 /*
  * The packed ring, the transport and the life cycle, with the echo device behind them.
+ *
+ * #covers: src/virtio/virtq_packed.c src/virtio/state.c
  */
 #include "fuzz/vfuzz.h"
 

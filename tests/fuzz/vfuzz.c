@@ -231,6 +231,9 @@ void vfuzz_run(const struct vfuzz_target *t, const uint8_t *data, size_t len)
 		must(vdrv_status(&w->r.d) == 0xf);
 		must(t->works(w));
 	}
+	if (t->finish) {
+		t->finish(w);
+	}
 	rig_fini(&w->r);
 	if (t->destroyed) {
 		t->destroyed(w);

@@ -57,6 +57,8 @@ struct vfuzz_target {
 	void (*release)(struct vfuzz *w);
 	/* One good request on a device that was just started; false if it fails. */
 	bool (*works)(struct vfuzz *w);
+	/* The end of a run, before the machine goes. May be NULL. */
+	void (*finish)(struct vfuzz *w);
 	void (*destroyed)(struct vfuzz *w); /* after the device; may be NULL */
 };
 struct vfuzz {

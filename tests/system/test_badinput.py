@@ -121,10 +121,10 @@ def check(place, args, *words, **more):
 	(["-rtc", "base=localtime"], ["-rtc", "utc"]), (["-boot", "once=n"], ["-boot", "once"]),
 	(["-boot", "order=d"], ["-boot", "bootindex"]), (["-smbios", "type=9", "-S"], ["-smbios", "type=9"]),
 	(["-smbios", "type=1,colour=red", "-S"], ["-smbios", "colour"]),
-	(["-S", "-boot", "c", "-drive", f"if=none,id=d,readonly=on,file={OVMF_CODE}", "-device",
+	(["-S", "-boot", "c", "-drive", f"if=none,id=d,readonly=on,format=raw,file={OVMF_CODE}", "-device",
 	  "virtio-blk-pci,drive=d,bootindex=1"], ["-boot", "bootindex"]),
-	(["-S", "-drive", f"if=none,id=d,readonly=on,file={OVMF_CODE}", "-drive",
-	  f"if=none,id=e,readonly=on,file={OVMF_CODE}", "-device", "virtio-blk-pci,drive=d,id=x,bootindex=1",
+	(["-S", "-drive", f"if=none,id=d,readonly=on,format=raw,file={OVMF_CODE}", "-drive",
+	  f"if=none,id=e,readonly=on,format=raw,file={OVMF_CODE}", "-device", "virtio-blk-pci,drive=d,id=x,bootindex=1",
 	  "-device", "virtio-blk-pci,drive=e,bootindex=1"], ["bootindex", "x"]),
 	(["-S", "-device", "virtio-rng-pci,bootindex=1"], ["-device", "bootindex"]),
 	(["-display", "gtk"], ["-display"]), (["-vga", "std"], ["-vga"]), (["-net", "user"], ["-netdev"]),
@@ -574,19 +574,21 @@ def test_without_boot_source(place):
 FORMS = {
 	"machine": "virt", "M": "q35", "accel": "kvm", "cpu": "host", "smp": "2,sockets=1,cores=2,threads=1",
 	"m": "size=256M", "kernel": KERNEL, "initrd": "FILE", "append": "quiet", "bios": OVMF_CODE,
-	"drive": "file=DISK,if=none,format=raw,id=d0,cache=none", "blockdev":
+	"drive": "file=DISK,if=none,format=raw,id=d0,cache=writeback", "blockdev":
 	'{"driver":"raw","node-name":"n0","filename":"DISK2"}', "device": "virtio-rng-pci,id=r0,addr=7",
 	"netdev": "tap,id=n0,ifname=nemutest1,script=no,downscript=no", "chardev": "null,id=c0",
 	"object": "rng-random,id=rng0,filename=/dev/urandom", "serial": "null",
 	"qmp": "unix:SOCK,server=on,wait=off", "fw_cfg": "name=opt/test,string=x", "name": "guest=x,debug-threads=on",
 	"uuid": "01234567-89ab-cdef-0123-456789abcdef", "rtc": "base=utc,driftfix=none", "boot": "order=c,strict=on,menu=on,splash-time=1",
-	"smbios": "type=1,serial=x",
+	"smbios": "type=1,serial=x", "trace": "machine_*", "mem-path": "/dev/shm", "overcommit": "mem-lock=off",
+	"numa": "node,nodeid=0,memdev=m0",
 	"display": "none", "vga": "none", "monitor": "none", "parallel": "none", "net": "none", "nic": "none",
 	"sandbox": "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 	"pidfile": "PID",
 }
-FLAGS = ["enable-kvm", "S", "no-reboot", "no-shutdown", "nographic", "nodefaults", "no-user-config"]
-NEEDS = {"initrd": ["-kernel", KERNEL], "append": ["-kernel", KERNEL]}
+FLAGS = ["enable-kvm", "mem-prealloc", "S", "no-reboot", "no-shutdown", "nographic", "nodefaults", "no-user-config"]
+NEEDS = {"initrd": ["-kernel", KERNEL], "append": ["-kernel", KERNEL],
+	 "numa": ["-m", "64M", "-object", "memory-backend-ram,id=m0,size=64M"]}
 
 
 def listed():
@@ -596,7 +598,7 @@ def listed():
 
 
 def test_help_is_complete(place):
-	assert sorted(listed()) == sorted([*FORMS, *FLAGS, "daemonize", "version", "help", "h"])
+	assert sorted(listed()) == sorted([*FORMS, *FLAGS, "daemonize", "check-host", "json", "version", "help", "h"])
 	assert run("-h").stdout == run("--help").stdout
 	assert re.fullmatch(r"NEMU version \S+\n", run("-version").stdout)
 
