@@ -211,8 +211,11 @@ static int place(struct memory *mem, struct mem *m, uint64_t low_max, uint64_t h
 			ret = mem_region_add_host(m, name, p->gpa, p->size,
 						  (uint8_t *)b->host + p->offset, MEM_RAM, 0, &r,
 						  err);
-			if (ret) {
-				err_prefix(err, "%s", part->backend->config.what);
+			if (ret) { /* KVM has its own limits, of a slot and of all memory */
+				struct err why = *err;
+
+				err_set(err, -ret, "%s: %s; ask for less",
+					part->backend->config.what, why.msg);
 			}
 		}
 		mem->map[i] = (struct acpi_numa_mem){p->gpa, p->size, part->node};

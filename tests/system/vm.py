@@ -25,7 +25,7 @@ DISK = os.path.join(IMAGES, "debian-x86_64.img")
 OVMF_CODE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 OVMF_VARS = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 # Everything under emulation takes long; a limit only says that something hangs.
-LIMIT = float(os.environ.get("NEMU_TEST_LIMIT", "300"))
+LIMIT = float(os.environ.get("NEMU_TEST_LIMIT", "600"))
 
 
 class Timeout(Exception):
