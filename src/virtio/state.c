@@ -124,7 +124,8 @@ static int state_fits(struct virtio_dev *vd, const struct virtio_state *st, stru
 			       "machine with the same device options",
 			       vd->name, st->nqueues, vd->nqueues);
 	}
-	if (st->features & ~vd->offered) {
+	/* Before FEATURES_OK they are only what the driver wrote, judged when it says it is done. */
+	if ((st->status & need) && (st->features & ~vd->offered)) {
 		return err_set(
 			err, EINVAL,
 			"%s: the saved driver uses features (0x%llx) that this device does "
