@@ -204,7 +204,7 @@ static void say(struct far *f, const void *text, size_t len)
 	}
 }
 
-/* All there is; the number of values, the last one in *last if that is wanted. */
+/* All there is; the number of values, the last answer in *last if that is wanted. */
 static unsigned hear(struct far *f, json_t **last)
 {
 	unsigned values = 0;
@@ -227,7 +227,8 @@ static unsigned hear(struct far *f, json_t **last)
 						       JSON_DECODE_INT_AS_REAL, &je);
 
 				assert(json_is_object(v));
-				if (last) {
+				/* an event may follow it: of a stop that another client asked for */
+				if (last && !json_object_get(v, "event")) {
 					json_decref(*last);
 					*last = json_incref(v);
 				}
