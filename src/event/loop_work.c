@@ -26,6 +26,9 @@
 #include "event/loop_int.h"
 #include "event/trace.h"
 
+/* Not libc's 8 MiB: that much may get a huge page, 2 MiB of memory that nobody asked for. */
+#define THREAD_STACK (512 * KiB)
+
 /* ---- futexes: one word that goes from 0 to 1 once ---- */
 
 /* #syscalls: futex */
@@ -188,9 +191,15 @@ int loop_thread_start(struct loop *l, loop_work_fn *thread_init, void *arg)
 	/* Signals are for the main thread, but those that say "this thread is broken". */
 	static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS, SIGABRT, SIGTRAP};
 	sigset_t blocked, old;
+	pthread_attr_t attr;
 	int r;
 
 	assert(loop_is_current(l) && !l->thread_started && !l->in_round);
+	r = pthread_attr_init(&attr);
+	if (r) {
+		return -r;
+	}
+	pthread_attr_setstacksize(&attr, THREAD_STACK);
 	l->thread_init = thread_init;
 	l->thread_arg = arg;
 	atomic_store(&l->thread_ready, 0);
@@ -199,8 +208,9 @@ int loop_thread_start(struct loop *l, loop_work_fn *thread_init, void *arg)
 		sigdelset(&blocked, own[i]);
 	}
 	pthread_sigmask(SIG_BLOCK, &blocked, &old);
-	r = pthread_create(&l->thread, NULL, thread_main, l);
+	r = pthread_create(&l->thread, &attr, thread_main, l);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
 	if (r) {
 		return -r;
 	}

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/random.h>
 #include <sys/single_threaded.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -30,6 +31,7 @@
 #define KEEP_MAX      253 /* as many as one message can pass */
 #define NOFILE_MAX    65536
 #define ENTER_WAIT_NS UINT64_C(5000000000)
+#define SETTLE_STACK  (64 * KiB)
 
 struct sandbox {
 	bool enabled;
@@ -254,19 +256,28 @@ static void *settle_thread(void *arg)
 	return arg;
 }
 
-/* What libraries do at first use they do now. #syscalls(start): openat read close rt_sigaction */
+/* What libraries do at first use they do now. #syscalls(start): getrandom openat
+ * read close rt_sigaction */
 static void isolate_settle(void)
 {
+	pthread_attr_t small;
 	pthread_t thread;
+	size_t seed = 0;
 
-	json_object_seed(0); /* reads /dev/urandom */
-	tzset();             /* reads /etc/localtime */
+	/* jansson would open /dev/urandom; without a seed from here it still does, now */
+	(void)!getrandom(&seed, sizeof(seed), GRND_NONBLOCK);
+	json_object_seed(seed);
 	/* The first thread makes libc install its signal handler for setuid. Without memory for
-	 * a thread the machine's own will fail, too, and say so. */
-	if (__libc_single_threaded &&
-	    pthread_create(&thread, NULL, settle_thread, NULL) == 0) {
+	 * a thread the machine's own will fail, too, and say so. Its stack is small: a large one may
+	 * get a huge page, which has to be cleared. */
+	if (!__libc_single_threaded || pthread_attr_init(&small)) {
+		return;
+	}
+	if (!pthread_attr_setstacksize(&small, SETTLE_STACK) &&
+	    !pthread_create(&thread, &small, settle_thread, NULL)) {
 		pthread_join(thread, NULL);
 	}
+	pthread_attr_destroy(&small);
 }
 
 /* Everything but the filter. *landlocked: the kernel has Landlock. */
