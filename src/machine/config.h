@@ -42,7 +42,9 @@ struct vm_config {
 	uint16_t boot_wait_ms;
 	char *cpu;             /* -cpu: "MODEL[,feature=on|off…][,phys-bits=N]"; NULL: host */
 	unsigned cpus;         /* -smp, default 1 */
-	unsigned sockets, dies, cores, threads; /* product == cpus, filled in by the parser */
+	unsigned max_cpus;     /* places for CPUs: at least cpus */
+	unsigned sockets, dies, cores,
+		threads;       /* product == max_cpus, filled in by the parser */
 	uint64_t ram;          /* bytes, default 128 MiB as in QEMU */
 	bool ram_set;          /* -m was given */
 	char *memory_backend;  /* -machine memory-backend=; NULL: none */
