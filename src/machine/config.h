@@ -80,6 +80,9 @@ int vm_config_paths(const struct vm_config *c,
 int vm_config_sockets(const struct vm_config *c,
 		      int (*fn)(void *arg, const char *path, struct err *err), void *arg,
 		      struct err *err);
+/* Whether a machine of this configuration may have something opened, connected, started or
+ * removed for it after it has given up its rights: by a QMP client, a back end, or at its end. */
+bool vm_config_needs_broker(const struct vm_config *c);
 /* The descriptors that options name (fd=N, fds=N:N:…). */
 #define CONFIG_MAX_FDS 64
 size_t vm_config_fds(const struct vm_config *c, int fds[CONFIG_MAX_FDS]);
