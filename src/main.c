@@ -1,9 +1,9 @@
 /*
  * nemu: one process is one virtual machine. Parse, open, build, isolate, run.
  *
- * The order is the security model (sandbox/sandbox.h): the broker is forked while the process is
- * small, everything the command line names is opened before the process isolates itself, and
- * threads start only afterwards, with nothing left to open.
+ * The order is the security model (sandbox/sandbox.h): the broker, if anybody may ever ask it for
+ * something, is forked while the process is small, everything the command line names is opened
+ * before the process isolates itself, and threads start only afterwards, with nothing left to open.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -40,7 +40,7 @@ static int policy_connect(void *arg, const char *path, struct err *err)
 	return broker_allow_connect(arg, path, err);
 }
 
-static int policy_sockets(struct nemu *n, struct err *err)
+static int policy(struct nemu *n, struct err *err)
 {
 	const char *path;
 	struct chr *c;
@@ -52,7 +52,8 @@ static int policy_sockets(struct nemu *n, struct err *err)
 		path = chr_peer_path(c);
 		ret = path && !ret ? broker_allow_connect(n->broker, path, err) : ret;
 	}
-	return ret ? ret : vm_config_sockets(&n->cfg, policy_connect, n->broker, err);
+	ret = ret ? ret : vm_config_sockets(&n->cfg, policy_connect, n->broker, err);
+	return ret ? ret : vm_config_paths(&n->cfg, policy_path, n->broker, err);
 }
 
 /* What back ends ask the broker for. */
@@ -83,11 +84,16 @@ static int build(struct nemu *n, struct err *err)
 {
 	struct machine_env env = {.thread_init = thread_init};
 	const char *path;
-	int ret;
+	int ret = 0;
 
-	daemon_hide_stderr(&n->daemon, true); /* the broker must not keep a caller waiting for its end */
-	ret = broker_start(&n->broker, -1, err);
-	daemon_hide_stderr(&n->daemon, false);
+	if (vm_config_needs_broker(&n->cfg)) {
+		/* it must not keep a caller waiting for its end */
+		daemon_hide_stderr(&n->daemon, true);
+		ret = broker_start(&n->broker, -1, err);
+		daemon_hide_stderr(&n->daemon, false);
+		n->rights = (struct rights){rights_connect, rights_passt, n->broker};
+		env.rights = &n->rights;
+	}
 	if (!ret && loop_new(&n->loop, "nemu", 0)) {
 		ret = err_set(err, ENOMEM, "cannot make the control loop");
 	}
@@ -101,11 +107,8 @@ static int build(struct nemu *n, struct err *err)
 	}
 	ret = ret ? ret : sandbox_new(&n->sandbox, !n->cfg.sandbox_off, err);
 	env.arg = n->sandbox;
-	n->rights = (struct rights){rights_connect, rights_passt, n->broker};
-	env.rights = &n->rights;
 	ret = ret ? ret : machine_new(n->loop, &n->cfg, &env, &n->machine, err);
-	ret = ret ? ret : policy_sockets(n, err);
-	ret = ret ? ret : vm_config_paths(&n->cfg, policy_path, n->broker, err);
+	ret = ret || !n->broker ? ret : policy(n, err);
 	ret = ret ? ret : daemon_signals(&n->daemon, n->loop, n->machine, err);
 	ret = ret ? ret : sandbox_isolate(n->sandbox, n->broker, err);
 	return ret;

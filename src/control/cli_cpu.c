@@ -77,33 +77,32 @@ int cli_smp_finish(struct cli *c, struct err *err)
 {
 	struct vm_config *cfg = c->cfg;
 	uint64_t s = c->smp_sockets, d = c->smp_dies, k = c->smp_cores, t = c->smp_threads;
-	uint64_t n = c->smp_cpus;
+	uint64_t n = c->smp_cpus, max = c->smp_max;
 
-	if (c->smp_max && n && c->smp_max < n) {
+	if (max && max < n) {
 		return err_set(err, EINVAL, "-smp: maxcpus=%llu is less than cpus=%llu",
-			       (unsigned long long)c->smp_max, (unsigned long long)n);
-	}
-	if (c->smp_max && n && c->smp_max > n) {
-		return err_set(err, EINVAL, "-smp: maxcpus=%llu is for CPU hotplug, which this version "
-			       "does not have; leave it out or say maxcpus=%llu",
-			       (unsigned long long)c->smp_max, (unsigned long long)n);
+			       (unsigned long long)max, (unsigned long long)n);
 	}
 	d = d ? d : 1;
 	t = t ? t : 1;
-	if (!n) {
-		n = c->smp_max ? c->smp_max : (s ? s : 1) * d * (k ? k : 1) * t;
+	if (!max) {
+		max = n ? n : (s ? s : 1) * d * (k ? k : 1) * t;
 	}
+	n = n ? n : max;
 	if (!k) { /* QEMU since 6.2 prefers cores over sockets */
 		s = s ? s : 1;
-		k = n / (s * d * t);
+		k = max / (s * d * t);
 	} else if (!s) {
-		s = n / (d * k * t);
+		s = max / (d * k * t);
 	}
-	if (!s || !k || s * d * k * t != n || n > CLI_MAX_CPUS) {
-		return err_set(err, EINVAL, "-smp: sockets * dies * cores * threads must be the number "
-			       "of CPUs (%llu), at most %u", (unsigned long long)n, CLI_MAX_CPUS);
+	if (!s || !k || s * d * k * t != max || max > CLI_MAX_CPUS) {
+		return err_set(err, EINVAL,
+			       "-smp: sockets * dies * cores * threads must be the number "
+			       "of CPUs that there can be (maxcpus, %llu), at most %u",
+			       (unsigned long long)max, CLI_MAX_CPUS);
 	}
 	cfg->cpus = (unsigned)n;
+	cfg->max_cpus = (unsigned)max;
 	cfg->sockets = (unsigned)s;
 	cfg->dies = (unsigned)d;
 	cfg->cores = (unsigned)k;

@@ -39,20 +39,25 @@ int qmp_query_cpus_fast(struct qmp_server *s, struct qmp_request *rq, json_t **r
 	return 0;
 }
 
-/* Every place that a processor can be in; all are taken, so each has its path. */
+/* Every place that a processor can be in; one that is taken has a path. */
 int qmp_query_hotpluggable_cpus(struct qmp_server *s, struct qmp_request *rq, json_t **ret,
 				struct err *err)
 {
 	const struct vm_config *c = machine_config(s->m);
 	const char *model = c->cpu ? c->cpu : "host";
 	int len = (int)strcspn(model, ",");
+	unsigned cpus = machine_cpus(s->m);
 
 	*ret = json_array();
-	for (unsigned i = machine_cpus(s->m); i-- > 0;) {
-		json_array_append_new(
-			*ret, json_pack("{s:o,s:i,s:o,s:o}", "props", cpu_props(c, i),
-					"vcpus-count", 1, "qom-path", cpu_path(i), "type",
-					json_sprintf("%.*s-" TARGET "-cpu", len, model)));
+	for (unsigned i = cpus ? c->max_cpus : 0; i-- > 0;) {
+		json_t *place =
+			json_pack("{s:o,s:i,s:o}", "props", cpu_props(c, i), "vcpus-count", 1,
+				  "type", json_sprintf("%.*s-" TARGET "-cpu", len, model));
+
+		if (i < cpus) {
+			json_object_set_new(place, "qom-path", cpu_path(i));
+		}
+		json_array_append_new(*ret, place);
 	}
 	return 0;
 }

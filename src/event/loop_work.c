@@ -23,11 +23,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "event/loop_int.h"
 #include "event/trace.h"
-
-/* Not libc's 8 MiB: that much may get a huge page, 2 MiB of memory that nobody asked for. */
-#define THREAD_STACK (512 * KiB)
 
 /* ---- futexes: one word that goes from 0 to 1 once ---- */
 

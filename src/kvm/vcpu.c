@@ -18,10 +18,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/util.h"
 #include "kvm/kvm_int.h"
-
-#define VCPU_STACK (512 * KiB)
 
 static void vm_pause_done(void *arg)
 {
@@ -119,7 +118,7 @@ static int vcpu_start(struct kvm_vcpu *v)
 	if (r) {
 		return -r;
 	}
-	pthread_attr_setstacksize(&attr, VCPU_STACK);
+	pthread_attr_setstacksize(&attr, THREAD_STACK);
 	r = pthread_create(&v->thread, &attr, vcpu_thread, v);
 	pthread_attr_destroy(&attr);
 	v->started = r == 0;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/util.h"
+
 void vm_config_init(struct vm_config *c)
 {
 	memset(c, 0, sizeof(*c));
@@ -137,6 +139,20 @@ int vm_config_sockets(const struct vm_config *c,
 		}
 	}
 	return ret;
+}
+
+bool vm_config_needs_broker(const struct vm_config *c)
+{
+	static const char *const alone[] = {"none", "null", "stdio", "pty"};
+	bool needs = c->nqmp || c->netdevs.count || c->chardevs.count || c->pidfile;
+
+	for (size_t i = 0; i < c->nserial && !needs; i++) {
+		needs = true;
+		for (size_t k = 0; k < ARRAY_SIZE(alone); k++) {
+			needs &= strcmp(c->serial[i], alone[k]) != 0;
+		}
+	}
+	return needs;
 }
 
 size_t vm_config_fds(const struct vm_config *c, int fds[CONFIG_MAX_FDS])

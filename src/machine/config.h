@@ -42,7 +42,9 @@ struct vm_config {
 	uint16_t boot_wait_ms;
 	char *cpu;             /* -cpu: "MODEL[,feature=on|off…][,phys-bits=N]"; NULL: host */
 	unsigned cpus;         /* -smp, default 1 */
-	unsigned sockets, dies, cores, threads; /* product == cpus, filled in by the parser */
+	unsigned max_cpus;     /* places for CPUs: at least cpus */
+	unsigned sockets, dies, cores,
+		threads;       /* product == max_cpus, filled in by the parser */
 	uint64_t ram;          /* bytes, default 128 MiB as in QEMU */
 	bool ram_set;          /* -m was given */
 	char *memory_backend;  /* -machine memory-backend=; NULL: none */
@@ -78,6 +80,9 @@ int vm_config_paths(const struct vm_config *c,
 int vm_config_sockets(const struct vm_config *c,
 		      int (*fn)(void *arg, const char *path, struct err *err), void *arg,
 		      struct err *err);
+/* Whether a machine of this configuration may have something opened, connected, started or
+ * removed for it after it has given up its rights: by a QMP client, a back end, or at its end. */
+bool vm_config_needs_broker(const struct vm_config *c);
 /* The descriptors that options name (fd=N, fds=N:N:…). */
 #define CONFIG_MAX_FDS 64
 size_t vm_config_fds(const struct vm_config *c, int fds[CONFIG_MAX_FDS]);

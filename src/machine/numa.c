@@ -100,11 +100,11 @@ static int node_add(struct numa *n, struct opts *o, const struct vm_config *cfg,
 	for (unsigned i = 0; (v = opts_get_item(o, "cpus", i)); i++) {
 		uint64_t first, last;
 
-		if (parse_range(v, cfg->cpus - 1, &first, &last)) {
+		if (parse_range(v, cfg->max_cpus - 1, &first, &last)) {
 			return err_set(err, EINVAL,
 				       "-numa node,nodeid=%u: cpus=%s is not a CPU or a range "
 				       "of CPUs from 0 to %u",
-				       id, v, cfg->cpus - 1);
+				       id, v, cfg->max_cpus - 1);
 		}
 		for (; first <= last; first++) {
 			if (n->cpu_node[first] >= 0) {
@@ -146,7 +146,7 @@ static int cpu_add(struct numa *n, struct opts *o, const struct vm_config *cfg, 
 		}
 	}
 	ret = opts_check_used(o, err);
-	for (unsigned i = 0; !ret && i < cfg->cpus; i++) {
+	for (unsigned i = 0; !ret && i < cfg->max_cpus; i++) {
 		const unsigned is[4] = {
 			i / (cfg->threads * cfg->cores * cfg->dies),
 			i / (cfg->threads * cfg->cores) % cfg->dies,
@@ -173,21 +173,21 @@ static void assign_rest(struct numa *n, const struct vm_config *cfg)
 {
 	unsigned left = 0, first = 0;
 
-	for (unsigned i = cfg->cpus; i-- > 0;) {
+	for (unsigned i = cfg->max_cpus; i-- > 0;) {
 		if (n->cpu_node[i] < 0) {
 			left++;
 			first = i;
 		}
 	}
-	for (unsigned i = 0; i < cfg->cpus; i++) {
+	for (unsigned i = 0; i < cfg->max_cpus; i++) {
 		unsigned socket = i / (cfg->threads * cfg->cores * cfg->dies);
 
 		if (n->cpu_node[i] < 0) {
-			n->cpu_node[i] = left == cfg->cpus ? (int)(socket % n->nodes) : 0;
+			n->cpu_node[i] = left == cfg->max_cpus ? (int)(socket % n->nodes) : 0;
 		}
 		n->node[n->cpu_node[i]].has_cpu = true;
 	}
-	if (left && left != cfg->cpus) {
+	if (left && left != cfg->max_cpus) {
 		log_warn(
 			"numa",
 			"%u CPUs, the first of them CPU %u, are in no -numa node: they are put "
@@ -334,11 +334,11 @@ static int resolve(const struct vm_config *cfg, struct numa *n, struct err *err)
 {
 	int ret = 0;
 
-	n->cpu_node = malloc(cfg->cpus * sizeof(*n->cpu_node));
+	n->cpu_node = malloc(cfg->max_cpus * sizeof(*n->cpu_node));
 	if (!n->cpu_node) {
 		return err_set(err, ENOMEM, "-numa: out of memory");
 	}
-	for (unsigned i = 0; i < cfg->cpus; i++) {
+	for (unsigned i = 0; i < cfg->max_cpus; i++) {
 		n->cpu_node[i] = -1;
 	}
 	for (enum pass pass = 0; pass < PASSES; pass++) {

@@ -161,11 +161,14 @@ static int add_cpus(struct machine *m, struct err *err)
 	struct kvm_cpuid2 *cpuid = NULL;
 	int ret;
 
-	if (m->cfg->cpus > kvm_vm_max_vcpus(m->kvm) ||
+	if (m->cfg->max_cpus > kvm_vm_max_vcpus(m->kvm) ||
 	    x86_apic_id_max(&b->topo) >= kvm_vm_max_vcpu_ids(m->kvm)) {
-		return err_set(err, EINVAL, "-smp %u: KVM takes at most %u vCPUs with APIC ids below %u on "
-			       "this host; use fewer, or cores and threads that are powers of two",
-			       m->cfg->cpus, kvm_vm_max_vcpus(m->kvm), kvm_vm_max_vcpu_ids(m->kvm));
+		return err_set(
+			err, EINVAL,
+			"-smp %u: KVM takes at most %u vCPUs with APIC ids below %u on "
+			"this host; use fewer, or cores and threads that are powers of two",
+			m->cfg->max_cpus, kvm_vm_max_vcpus(m->kvm),
+			kvm_vm_max_vcpu_ids(m->kvm));
 	}
 	ret = kvm_supported_cpuid(m->kvm, &b->supported, err);
 	if (ret) {
@@ -174,15 +177,19 @@ static int add_cpus(struct machine *m, struct err *err)
 	ret = x86_phys_bits_choose(b->supported, &b->model, &need, &b->phys_bits, err);
 	cc.supported = b->supported;
 	cc.phys_bits = b->phys_bits;
-	b->cpus = calloc(m->cfg->cpus, sizeof(*b->cpus));
+	b->cpus = calloc(m->cfg->max_cpus, sizeof(*b->cpus));
 	if (!ret && !b->cpus) {
 		ret = err_set(err, ENOMEM, "-smp: out of memory");
 	}
-	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
+	for (unsigned i = 0; !ret && i < m->cfg->max_cpus; i++) {
+		bool present = i < m->cfg->cpus;
 		struct kvm_vcpu *v;
 
-		b->cpus[i] = (struct acpi_cpu){x86_apic_id(&b->topo, i), true,
+		b->cpus[i] = (struct acpi_cpu){x86_apic_id(&b->topo, i), present,
 					       memory_cpu_node(&m->memory, i)};
+		if (!present) {
+			continue;
+		}
 		ret = x86_cpuid_build(&cc, i, &cpuid, err);
 		if (!ret) {
 			b->signature = x86_cpuid_signature(cpuid);
@@ -203,8 +210,10 @@ static int cpus_wanted(struct machine *m, struct err *err)
 	b->topo = (struct x86_topology){m->cfg->sockets, m->cfg->dies, m->cfg->cores,
 					m->cfg->threads};
 	if (x86_apic_id_max(&b->topo) > MAX_APIC_ID) {
-		return err_set(err, EINVAL, "-smp %u: its APIC ids go beyond %u; use cores and threads "
-			       "that are powers of two", m->cfg->cpus, MAX_APIC_ID);
+		return err_set(err, EINVAL,
+			       "-smp %u: its APIC ids go beyond %u; use cores and threads "
+			       "that are powers of two",
+			       m->cfg->max_cpus, MAX_APIC_ID);
 	}
 	return x86_cpu_model_parse(&b->model, m->cfg->cpu ? m->cfg->cpu : "host", err);
 }
@@ -279,7 +288,7 @@ static void acpi_facts_now(void *opaque, struct acpi_facts *f)
 
 	memset(f, 0, sizeof(*f));
 	f->cpu = b->cpus;
-	f->ncpus = b->m->cfg->cpus;
+	f->ncpus = b->m->cfg->max_cpus;
 	f->uart = b->m->be.serial != NULL;
 	f->numa = memory_acpi(&b->m->memory);
 	f->last_bus = pci_last_bus(b->m->root);
@@ -367,7 +376,8 @@ static int fill_fw_cfg(struct machine *m, struct err *err)
 
 	ret = fw_cfg_new(&m->vm, PLAT_FW_CFG_PORT, &b->fw, err);
 	ret = ret ? ret : fw_cfg_set_u16(b->fw, FW_CFG_NB_CPUS, (uint16_t)m->cfg->cpus, err);
-	ret = ret ? ret : fw_cfg_set_u16(b->fw, FW_CFG_MAX_CPUS, (uint16_t)m->cfg->cpus, err);
+	ret = ret ? ret
+		  : fw_cfg_set_u16(b->fw, FW_CFG_MAX_CPUS, (uint16_t)m->cfg->max_cpus, err);
 	ret = ret ? ret : add_boot_options(m, err);
 	if (!ret && e820_init(&map, m->memory.low, m->memory.high)) {
 		ret = err_set(err, ENOSPC, "machine: the memory map has too many entries");

@@ -25,13 +25,13 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/util.h"
 #include "sandbox/sandbox_int.h"
 
 #define KEEP_MAX      253 /* as many as one message can pass */
 #define NOFILE_MAX    65536
 #define ENTER_WAIT_NS UINT64_C(5000000000)
-#define SETTLE_STACK  (64 * KiB)
 
 struct sandbox {
 	bool enabled;
@@ -268,12 +268,12 @@ static void isolate_settle(void)
 	(void)!getrandom(&seed, sizeof(seed), GRND_NONBLOCK);
 	json_object_seed(seed);
 	/* The first thread makes libc install its signal handler for setuid. Without memory for
-	 * a thread the machine's own will fail, too, and say so. Its stack is small: a large one may
-	 * get a huge page, which has to be cleared. */
+	 * a thread the machine's own will fail, too, and say so. Its stack is
+	 * used again by the next. */
 	if (!__libc_single_threaded || pthread_attr_init(&small)) {
 		return;
 	}
-	if (!pthread_attr_setstacksize(&small, SETTLE_STACK) &&
+	if (!pthread_attr_setstacksize(&small, THREAD_STACK) &&
 	    !pthread_create(&thread, &small, settle_thread, NULL)) {
 		pthread_join(thread, NULL);
 	}

@@ -318,7 +318,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	w = (struct world){.m.state = RUN_RUNNING};
 	w.m.cfg = (struct vm_config){
-		.cpus = 3, .sockets = 3, .dies = 1, .cores = 1, .threads = 1};
+		.cpus = 3, .max_cpus = 3, .sockets = 3, .dies = 1, .cores = 1, .threads = 1};
 	log_set_level(LOG_ERR);
 	ret = loop_new(&w.loop, "fuzz", LOOP_VIRTUAL);
 	assert(ret == 0);

@@ -114,7 +114,7 @@ def check(place, args, *words, **more):
 	(["-cpu", "host", "-cpu", "host,-x2apic"], ["-cpu", "twice"]),
 	(["-smp", "0"], ["-smp"]), (["-smp", "many"], ["-smp"]), (["-smp", "4097"], ["-smp", "4096"]),
 	(["-smp", "4,sockets=3"], ["-smp", "4"]), (["-smp", "2,maxcpus=1"], ["-smp", "maxcpus"]),
-	(["-smp", "2,maxcpus=4"], ["-smp", "hotplug"]), (["-smp", "2,colour=red"], ["-smp", "colour"]),
+	(["-smp", "2,maxcpus=4,cores=3"], ["-smp", "maxcpus"]), (["-smp", "2,colour=red"], ["-smp", "colour"]),
 	(["-m", "0"], ["-m"]), (["-m", "-1"], ["-m"]), (["-m", "1X"], ["-m"]), (["-m", "1M"], ["-m"]),
 	(["-m", "99999999T"], ["-m"]), (["-m", "1G,slots=2,maxmem=4G"], ["-m", "hotplug"]),
 	(["-uuid", "1234"], ["-uuid"]), (["-name", "a,colour=red"], ["-name", "colour"]),

@@ -38,6 +38,7 @@ for i in 0 1 2 3 4 5 6 7; do t=cpu$i/topology
 done
 LC_ALL=C lscpu
 lscpu -p=CPU,CORE,SOCKET
+echo POSSIBLE=$(cat possible) PRESENT=$(cat present)
 echo READY; read x
 """
 
@@ -62,7 +63,7 @@ def pin(vm, cpus):
 
 
 def test_topology_and_pinning():
-	smp = "8,sockets=2,dies=2,cores=1,threads=2"
+	smp = "8,maxcpus=12,sockets=3,dies=2,cores=1,threads=2"
 	with v.direct(SHOW, cpus=smp) as vm:
 		cpus = vm.qmp.cmd("query-cpus-fast")
 		assert [cpu["cpu-index"] for cpu in cpus] == list(range(8))
@@ -70,14 +71,16 @@ def test_topology_and_pinning():
 			assert cpu["props"] == {"socket-id": i // 4, "die-id": i // 2 % 2, "core-id": 0,
 						"thread-id": i % 2}
 		slots = vm.qmp.cmd("query-hotpluggable-cpus")
-		assert sorted((s["qom-path"], s["type"], s["vcpus-count"]) for s in slots) == sorted(
+		assert sorted((s["qom-path"], s["type"], s["vcpus-count"]) for s in slots if "qom-path" in s) == sorted(
 			(cpu["qom-path"], "host-x86_64-cpu", 1) for cpu in cpus)
+		assert [s["props"]["socket-id"] for s in slots if "qom-path" not in s] == [2] * 4
 		pin(vm, cpus)
 		vm.serial.expect("^READY")	# pinned, and it boots all the same
 		text = vm.serial.text.replace("\r", "")
 		vm.serial.send("\n")
 		assert vm.wait() == 0
 		assert vm.errors() == ""
+	assert re.search(r"^POSSIBLE=0-11 PRESENT=0-7$", text, re.M), text[-3000:]
 	rows = dict(re.findall(r"^CPU=(\d) (.*)$", text, re.M))
 	assert len(rows) == 8, text[-3000:]
 	cores = set()

@@ -126,6 +126,28 @@ def test_as_seen_from_outside(tmp_path):
 
 @pytest.mark.host
 @pytest.mark.kvm
+@pytest.mark.parametrize("more, brokers", [([], 0), (["-pidfile", "pid"], 1), (["-qmp", "unix:q,server=on,wait=off"], 1),
+					   (["-chardev", "null,id=c"], 1)])
+def test_broker_only_if_it_can_be_asked(tmp_path, more, brokers):
+	process = subprocess.Popen([NEMU, "-S", "-nodefaults", "-serial", "none", *more], cwd=tmp_path,
+				   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+	try:
+		end = time.monotonic() + LIMIT
+		while not any("vcpu0" in name for name in threads(process.pid)):
+			assert process.poll() is None and time.monotonic() < end
+			time.sleep(0.02)
+		assert len(child(process.pid)) == brokers
+		process.send_signal(signal.SIGTERM)
+		_, log = process.communicate(timeout=LIMIT)
+		assert process.returncode == 0 and log == ""
+	finally:
+		process.kill()
+		process.communicate()
+	assert not os.listdir(tmp_path)
+
+
+@pytest.mark.host
+@pytest.mark.kvm
 def test_broker_ends_with_the_program(tmp_path):
 	process, _ = start(NEMU, tmp_path)
 	broker = child(process.pid)[0]

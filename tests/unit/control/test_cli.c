@@ -326,7 +326,8 @@ static void test_refusals(void **state)
 		{"-smp 4097", "4096"},
 		{"-smp x", "cpus=x"},
 		{"-smp 4,sockets=3", "-smp"},
-		{"-smp 2,maxcpus=4", "maxcpus=4"},
+		{"-smp 2,maxcpus=4,sockets=3", "maxcpus, 4"},
+		{"-smp 2,maxcpus=4097", "maxcpus=4097"},
 		{"-smp 4,maxcpus=2", "maxcpus=2"},
 		{"-smp sockets=65,cores=64", "-smp"},
 		{"-smp 2,colour=red", "colour"},
@@ -389,7 +390,7 @@ static void test_smp_topologies(void **state)
 {
 	static const struct {
 		const char *arg;
-		unsigned cpus, sockets, dies, cores, threads;
+		unsigned cpus, sockets, dies, cores, threads, max;
 	} cases[] = {
 		{"1", 1, 1, 1, 1, 1},
 		{"8", 8, 1, 1, 8, 1},
@@ -400,6 +401,8 @@ static void test_smp_topologies(void **state)
 		{"8,dies=2,cores=2,threads=2", 8, 1, 2, 2, 2},
 		{"maxcpus=3", 3, 1, 1, 3, 1},
 		{"4,maxcpus=4", 4, 1, 1, 4, 1},
+		{"2,maxcpus=8", 2, 1, 1, 8, 1, 8},
+		{"3,maxcpus=8,sockets=2,threads=2", 3, 2, 1, 2, 2, 8},
 		{"255", 255, 1, 1, 255, 1},
 		{"288,sockets=2,threads=2", 288, 2, 1, 72, 2},
 		{"4096,dies=2", 4096, 1, 2, 2048, 1},
@@ -411,6 +414,7 @@ static void test_smp_topologies(void **state)
 		snprintf(line, sizeof(line), "-smp %s", cases[i].arg);
 		good(line, &c);
 		assert_int_equal(c.cpus, cases[i].cpus);
+		assert_int_equal(c.max_cpus, cases[i].max ? cases[i].max : cases[i].cpus);
 		assert_int_equal(c.sockets, cases[i].sockets);
 		assert_int_equal(c.dies, cases[i].dies);
 		assert_int_equal(c.cores, cases[i].cores);
