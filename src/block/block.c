@@ -1,83 +1,25 @@
 /*
- * Block nodes: what all kinds have in common: names, claims, channels, the checks of a request.
+ * The way of a request through a channel: checks, submission, completion.
  *
  * Invariants:
  *  1. done() is called exactly once for a request, never inside blk_submit();
- *  2. a node's submit() sees only ranges inside the node and aligned to info.align;
- *  3. a node outlives its channels, a channel its requests.
+ *  2. a driver's submit() sees only ranges inside the node (or beyond its end where it may grow),
+ *     aligned to info.align and within the limits; what is not is done in pieces (pieces.c);
+ *  3. a node outlives its channels, a channel its requests;
+ *  4. channels that hand requests down form a chain (`upper`): a request is counted in flight in
+ *     each of them from the one where it was submitted to the one where it is.
  *
- * Threads: a node belongs to the control loop, a channel to its loop. No lock: what they share
- * is constant, except the count of channels.
+ * Threads: a channel belongs to its loop. No lock: what channels of a node share is constant while
+ * they are open, except the size.
  */
 #include "block/block.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "block/block_int.h"
 #include "block/trace.h"
-
-void blk_node_init(struct blk_node *n, const struct blk_node_ops *ops, const char *name,
-		   unsigned tag)
-{
-	n->ops = ops;
-	if (name && *name) {
-		snprintf(n->name, sizeof(n->name), "%s", name);
-	} else {
-		snprintf(n->name, sizeof(n->name), "#block%u", tag);
-	}
-}
-
-void blk_close(struct blk_node *n)
-{
-	if (!n) {
-		return;
-	}
-	assert(atomic_load(&n->chans) == 0);
-	n->ops->close(n);
-}
-
-const char *blk_name(const struct blk_node *n)
-{
-	return n->name;
-}
-
-void blk_info(const struct blk_node *n, struct blk_info *out)
-{
-	*out = n->info;
-}
-
-int blk_claim(struct blk_node *n, bool write, struct err *err)
-{
-	if (write && n->info.read_only) {
-		return err_set(err, EROFS,
-			       "disk '%s' is read-only; open it writable or make the device "
-			       "read-only",
-			       n->name);
-	}
-	if (write && n->writers) {
-		return err_set(err, EBUSY,
-			       "disk '%s' is in use by another device that writes to it",
-			       n->name);
-	}
-	if (write) {
-		n->writers++;
-	} else {
-		n->readers++;
-	}
-	return 0;
-}
-
-void blk_release(struct blk_node *n, bool write)
-{
-	unsigned *count = write ? &n->writers : &n->readers;
-
-	assert(*count > 0);
-	(*count)--;
-}
 
 /* --- channels --- */
 
@@ -101,9 +43,10 @@ static void chan_later(void *arg)
 	}
 }
 
-int blk_chan_open(struct blk_node *n, struct loop *l, struct blk_chan **out, struct err *err)
+static int chan_open(struct blk_node *n, struct loop *l, struct blk_chan *upper,
+		     struct blk_chan **out, struct err *err)
 {
-	struct blk_chan *c = calloc(1, n->ops->chan_size);
+	struct blk_chan *c = calloc(1, n->drv->chan_size);
 	int r;
 
 	if (!c) {
@@ -111,18 +54,32 @@ int blk_chan_open(struct blk_node *n, struct loop *l, struct blk_chan **out, str
 	}
 	c->node = n;
 	c->loop = l;
+	c->upper = upper;
+	c->special = n->opt.detect_zeroes != BLK_DETECT_OFF;
 	list_init(&c->later);
+	list_init(&c->waiting);
 	c->later_work = (struct loop_work){.fn = chan_later, .arg = c};
-	if (n->ops->chan_open) {
-		r = n->ops->chan_open(c, err);
+	if (n->drv->chan_open) {
+		r = n->drv->chan_open(c, err);
 		if (r < 0) {
 			free(c);
 			return r;
 		}
 	}
-	atomic_fetch_add(&n->chans, 1);
+	blk_drain_chan_init(c);
 	*out = c;
 	return 0;
+}
+
+int blk_chan_open(struct blk_node *n, struct loop *l, struct blk_chan **out, struct err *err)
+{
+	return chan_open(n, l, NULL, out, err);
+}
+
+int blk_chan_open_below(struct blk_chan *c, struct blk_node *child, struct blk_chan **out,
+			struct err *err)
+{
+	return chan_open(child, c->loop, c, out, err);
 }
 
 void blk_chan_close(struct blk_chan *c)
@@ -130,26 +87,55 @@ void blk_chan_close(struct blk_chan *c)
 	if (!c) {
 		return;
 	}
-	assert(c->inflight == 0 && list_empty(&c->later));
-	if (c->node->ops->chan_close) {
-		c->node->ops->chan_close(c);
+	assert(c->inflight == 0 && list_empty(&c->later) && c->nwaiting == 0);
+	blk_drain_chan_gone(c);
+	loop_work_cancel(c->loop, &c->later_work);
+	if (c->node->drv->chan_close) {
+		c->node->drv->chan_close(c);
 	}
-	atomic_fetch_sub(&c->node->chans, 1);
+	blk_pieces_free(c);
 	free(c);
+}
+
+struct blk_node *blk_chan_node(const struct blk_chan *c)
+{
+	return c->node;
+}
+
+void blk_chan_write_cache(struct blk_chan *c, bool on)
+{
+	c->flags = on ? 0 : BLK_FUA;
 }
 
 unsigned blk_chan_inflight(const struct blk_chan *c)
 {
-	return c->inflight;
+	return c->inflight + c->nwaiting;
 }
 
 /* --- requests --- */
 
 void blk_complete(struct blk_req *r, int result)
 {
-	assert(r->chan->inflight > 0);
-	trace_blk_complete(r->chan->node->name, r->op, r->off, result);
-	r->chan->inflight--;
+	struct blk_chan *c = r->chan;
+
+	trace_blk_complete(c->node->name, r->op, r->off, result);
+	if (r->op == BLK_STATUS && !result && r->off + r->status.len >= blk_size(c->node)) {
+		r->status.flags |= BLK_EXT_EOF;
+	}
+	for (;;) {
+		assert(c->inflight > 0);
+		if (--c->inflight == 0 && c->held) {
+			blk_drain_chan_idle(c);
+		}
+		if (!c->upper || r->piece) {
+			break;
+		}
+		c = c->upper;
+		if (c->node->drv->ended) {
+			c->node->drv->ended(c, r, result);
+		}
+	}
+	r->off -= r->shift;
 	r->done(r, result);
 }
 
@@ -162,42 +148,108 @@ void blk_complete_later(struct blk_req *r, int result)
 	loop_post(c->loop, &c->later_work);
 }
 
-static int req_check(const struct blk_info *i, const struct blk_req *r)
+/* What cannot be done at all; 0: go on. */
+static int req_check(const struct blk_node *n, const struct blk_req *r, uint64_t size)
 {
 	if (r->op == BLK_FLUSH) {
 		return 0;
 	}
-	if (!range_within(r->off, r->len, i->size)) {
-		return -EINVAL;
-	}
-	if (i->align > 1 && (r->off % i->align || r->len % i->align)) {
-		return -EINVAL;
-	}
-	if (r->op != BLK_READ && i->read_only) {
+	if (blk_op_writes(r->op) && n->info.read_only) {
 		return -EROFS;
 	}
-	return 0;
+	if (!range_within(r->off, r->len, size)) {
+		bool read = r->op == BLK_READ || r->op == BLK_STATUS;
+
+		/* INT64_MAX is as far as files go. */
+		if (!(read ? n->beyond : n->grow) ||
+		    !range_within(r->off, r->len, INT64_MAX)) {
+			return -EINVAL;
+		}
+	}
+	return r->flags & BLK_WRITE_COMPRESSED && !n->drv->format ? -ENOTSUP : 0;
 }
 
-void blk_submit(struct blk_chan *c, struct blk_req *r)
+static bool nothing_to_do(const struct blk_info *i, const struct blk_req *r)
 {
-	const struct blk_info *i = &c->node->info;
-	int error = req_check(i, r);
+	return (r->op == BLK_FLUSH && !i->write_cache) ||
+	       (r->op == BLK_DISCARD && !i->can_discard) ||
+	       (r->op != BLK_FLUSH && r->len == 0);
+}
 
-	r->chan = c;
+void blk_chan_start(struct blk_chan *c, struct blk_req *r)
+{
+	struct blk_node *n = c->node;
+	uint64_t size = blk_size(n);
+	int error = req_check(n, r, size);
+
 	r->result = 0;
 	r->progress = 0;
 	r->cur = iov_cur_init(r->iov, r->niov);
 	r->bounce = NULL;
-	c->inflight++;
-	trace_blk_submit(c->node->name, r->op, r->off, r->len);
 	if (error) {
 		blk_complete_later(r, error);
-	} else if ((r->op == BLK_FLUSH && !i->write_cache) ||
-		   (r->op == BLK_DISCARD && !i->can_discard) ||
-		   (r->op != BLK_FLUSH && r->len == 0)) {
+	} else if (nothing_to_do(&n->info, r)) {
+		r->status.len = 0;
 		blk_complete_later(r, 0);
+	} else if (blk_pieces_needed(c, r, size)) {
+		blk_pieces_start(c, r);
 	} else {
-		c->node->ops->submit(c, r);
+		n->drv->submit(c, r);
+	}
+}
+
+/* A channel that is held keeps r, which is not in flight yet. */
+static void chan_take(struct blk_chan *c, struct blk_req *r)
+{
+	r->chan = c;
+	if (c->held) {
+		c->nwaiting++;
+		list_add_tail(&c->waiting, &r->node);
+		return;
+	}
+	c->inflight++;
+	blk_chan_start(c, r);
+}
+
+void blk_submit(struct blk_chan *c, struct blk_req *r)
+{
+	r->shift = 0;
+	r->piece = false;
+	if (r->op == BLK_WRITE || r->op == BLK_WRITE_ZEROES) {
+		r->flags |= c->flags;
+	}
+	trace_blk_submit(c->node->name, r->op, r->off, r->len);
+	chan_take(c, r);
+}
+
+void blk_forward(struct blk_chan *below, struct blk_req *r, uint64_t off)
+{
+	assert(below->upper == r->chan);
+	r->shift += off - r->off;
+	r->off = off;
+	chan_take(below, r);
+}
+
+void blk_cancel(struct blk_req *r)
+{
+	struct blk_chan *c = r->chan;
+	struct list *pos;
+
+	list_for_each (pos, &c->waiting) {
+		if (pos == &r->node) {
+			list_del(&r->node);
+			c->nwaiting--;
+			c->inflight++;
+			blk_complete_later(r, -ECANCELED);
+			return;
+		}
+	}
+	list_for_each (pos, &c->later) {
+		if (pos == &r->node) {
+			return; /* it ends anyway */
+		}
+	}
+	if (c->node->drv->cancel) {
+		c->node->drv->cancel(c, r);
 	}
 }

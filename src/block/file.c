@@ -1,5 +1,5 @@
 /*
- * Raw images: a regular file or a block device, through io_uring.
+ * Requests on a regular file or a block device, through io_uring.
  *
  *   read, write    readv/writev; a short transfer is continued where it ended
  *   flush          fdatasync (nothing with cache.no-flush)
@@ -7,65 +7,34 @@
  *   write-zeroes   PUNCH_HOLE if the blocks may go, else ZERO_RANGE, else writes of zeros from
  * a constant page in steps of 1 MiB, for file systems that have neither FUA RWF_DSYNC; an
  * fdatasync behind write-zeroes
+ *   status         SEEK_DATA and SEEK_HOLE
  *
- * cache.direct (O_DIRECT): offsets are multiples of info.align, which the caller obeys; memory
- * that is not goes through a bounce buffer. A channel has BOUNCE_COUNT of them, made when first
+ * cache.direct (O_DIRECT): offsets are multiples of info.align, which block.c sees to; memory
+ * that is not goes through a bounce buffer. A channel has FILE_BOUNCES of them, made when first
  * needed; a request that finds none free waits for its turn.
  *
- * Size: what the file has when it is opened. If it shrinks later, reads past its end are -EIO.
- * Of a read-only file with an odd size the last sector is filled up with zeros.
+ * Size: `eof` is what the file has, as far as is known here. If it shrinks, reads past its end are
+ * -EIO. Of a file with an odd size the last block is filled up with zeros.
  *
  * Untrusted: the content of the file (nothing here looks at it). What the ring does needs no
  * system call of this thread; the ring has restrictions of its own (event/uring.h).
- * Threads: open and close on the control loop; a channel on its own. `no_punch` and
- * `no_zero_range` are hints that any channel sets.
+ * Threads: a channel on its own loop.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/log.h"
-#include "block/block_int.h"
+#include "block/file_int.h"
 
-#define BOUNCE_COUNT 4
-#define BOUNCE_SIZE  (256 * KiB)
-#define MAX_IOV	     1024
-#define ZERO_PIECE   (16 * KiB)
-#define ZERO_PIECES  64
-
-struct blk_file {
-	struct blk_node node;
-	int fd;
-	uint64_t eof; /* the real size; info.size may be rounded up */
-	bool direct, no_flush, unmap;
-	uint32_t mem_align;
-	_Atomic bool no_punch, no_zero_range;
-};
-
-struct file_chan {
-	struct blk_chan chan;
-	struct uring *ring;
-	int slot;
-	/* free buffers first; `made` of them exist */
-	void *bounce[BOUNCE_COUNT];
-	unsigned bounce_free, bounce_made;
-	struct list bounce_wait;
-	struct iovec zeros[ZERO_PIECES];
-};
+#define BOUNCE_SIZE (256 * KiB)
+#define MAX_IOV	    1024
+#define ZERO_PIECE  (16 * KiB)
 
 static const char zero_piece[ZERO_PIECE] __attribute__((aligned(4096)));
-
-static struct blk_file *of_node(struct blk_node *n)
-{
-	return container_of(n, struct blk_file, node);
-}
 
 static struct file_chan *chan_of(const struct blk_req *r)
 {
@@ -74,7 +43,7 @@ static struct file_chan *chan_of(const struct blk_req *r)
 
 static struct blk_file *file_of(const struct blk_req *r)
 {
-	return of_node(r->chan->node);
+	return blk_file_of(r->chan->node);
 }
 
 /* --- bounce buffers --- */
@@ -86,7 +55,7 @@ static void *bounce_take(struct file_chan *c)
 	if (c->bounce_free) {
 		return c->bounce[--c->bounce_free];
 	}
-	if (c->bounce_made == BOUNCE_COUNT) {
+	if (c->bounce_made == FILE_BOUNCES) {
 		return NULL;
 	}
 	p = aligned_alloc(4096, BOUNCE_SIZE);
@@ -119,6 +88,18 @@ static void req_end(struct blk_req *r, int result)
 }
 
 /* --- read and write --- */
+
+static void eof_raise(struct blk_file *f, uint64_t end)
+{
+	uint64_t eof = atomic_load_explicit(&f->eof, memory_order_relaxed);
+
+	while (eof < end) {
+		if (atomic_compare_exchange_weak(&f->eof, &eof, end)) {
+			blk_grown(&f->node, align_up(end, f->node.info.block_size));
+			return;
+		}
+	}
+}
 
 static bool iov_aligned(const struct blk_file *f, const struct blk_req *r)
 {
@@ -185,9 +166,12 @@ static void rw_done(struct uring_req *ur, int res)
 		iov_cur_skip(&r->cur, (size_t)res);
 	}
 	r->progress += (uint64_t)res;
+	if (r->op == BLK_WRITE) {
+		eof_raise(f, r->off + r->progress);
+	}
 	if (r->progress >= r->len) {
 		req_end(r, 0);
-	} else if (r->op == BLK_READ && r->off + r->progress >= f->eof) {
+	} else if (r->op == BLK_READ && r->off + r->progress >= atomic_load(&f->eof)) {
 		iov_cur_zero(&r->cur, r->len - r->progress);
 		req_end(r, 0);
 	} else if (res == 0 || !r->cur.cnt || (f->direct && r->progress % f->node.info.align)) {
@@ -239,7 +223,7 @@ static void allocate(struct blk_req *r, int mode, uring_done_fn *done)
 	struct file_chan *c = chan_of(r);
 
 	r->ur.done = done;
-	uring_fallocate(c->ring, &r->ur, c->slot, mode | FALLOC_FL_KEEP_SIZE, r->off, r->len);
+	uring_fallocate(c->ring, &r->ur, c->slot, mode, r->off, r->len);
 }
 
 static void discard_done(struct uring_req *ur, int res)
@@ -258,12 +242,15 @@ static void discard_start(struct blk_req *r)
 	if (atomic_load(&file_of(r)->no_punch)) {
 		blk_complete_later(r, 0);
 	} else {
-		allocate(r, FALLOC_FL_PUNCH_HOLE, discard_done);
+		allocate(r, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, discard_done);
 	}
 }
 
 static void zero_end(struct blk_req *r, int res)
 {
+	if (res == 0) {
+		eof_raise(file_of(r), r->off + r->len);
+	}
 	if (res == 0 && (r->flags & BLK_FUA) && !file_of(r)->no_flush) {
 		flush_start(chan_of(r), r);
 	} else {
@@ -277,7 +264,7 @@ static void zero_write(struct blk_req *r)
 {
 	struct file_chan *c = chan_of(r);
 	uint64_t left = r->len - r->progress;
-	unsigned n = (unsigned)MIN(left / ZERO_PIECE, ZERO_PIECES);
+	unsigned n = (unsigned)MIN(left / ZERO_PIECE, FILE_ZEROS);
 	const struct iovec *iov = c->zeros;
 
 	if (!n) {
@@ -307,13 +294,23 @@ static void zero_write_done(struct uring_req *ur, int res)
 	}
 }
 
+/* May be inside submit(). */
+static void zero_fallback(struct blk_req *r)
+{
+	if (r->flags & BLK_NO_FALLBACK) {
+		blk_complete_later(r, -ENOTSUP);
+	} else {
+		zero_write(r);
+	}
+}
+
 static void zero_range_done(struct uring_req *ur, int res)
 {
 	struct blk_req *r = container_of(ur, struct blk_req, ur);
 
 	if (not_supported(res)) {
 		atomic_store(&file_of(r)->no_zero_range, true);
-		zero_write(r);
+		zero_fallback(r);
 	} else {
 		zero_end(r, res);
 	}
@@ -322,9 +319,13 @@ static void zero_range_done(struct uring_req *ur, int res)
 static void zero_range(struct blk_req *r)
 {
 	if (atomic_load(&file_of(r)->no_zero_range)) {
-		zero_write(r);
+		zero_fallback(r);
 	} else {
-		allocate(r, FALLOC_FL_ZERO_RANGE, zero_range_done);
+		/* Zeros past the end make the file longer. */
+		bool longer = r->off + r->len > atomic_load(&file_of(r)->eof);
+
+		allocate(r, FALLOC_FL_ZERO_RANGE | (longer ? 0 : FALLOC_FL_KEEP_SIZE),
+			 zero_range_done);
 	}
 }
 
@@ -344,14 +345,67 @@ static void zero_start(struct blk_req *r)
 {
 	struct blk_file *f = file_of(r);
 
-	if ((r->flags & BLK_MAY_UNMAP) && f->unmap && !atomic_load(&f->no_punch)) {
-		allocate(r, FALLOC_FL_PUNCH_HOLE, zero_punch_done);
+	/* A hole does not make the file longer. */
+	if ((r->flags & BLK_MAY_UNMAP) && f->unmap && !atomic_load(&f->no_punch) &&
+	    r->off + r->len <= atomic_load(&f->eof)) {
+		allocate(r, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, zero_punch_done);
 	} else {
 		zero_range(r);
 	}
 }
 
-static void file_submit(struct blk_chan *chan, struct blk_req *r)
+/* --- status --- */
+
+/* What is not known is data. Reading the extent map of a file does not wait for its content.
+ * #syscalls(main,io): lseek */
+static void status_start(struct blk_req *r)
+{
+	struct blk_file *f = file_of(r);
+	struct blk_extent *e = &r->status;
+	off_t off = (off_t)r->off, to;
+
+	*e = (struct blk_extent){
+		.len = r->len,
+		.flags = BLK_EXT_DATA | BLK_EXT_ALLOCATED | BLK_EXT_OFFSET,
+		.file = &f->node,
+		.file_off = r->off,
+	};
+	if (!f->device && !atomic_load(&f->no_extents)) {
+		bool hole;
+
+		to = lseek(f->fd, off, SEEK_DATA);
+		hole = to > off || (to < 0 && errno == ENXIO);
+		if (to == off) {
+			to = lseek(f->fd, off, SEEK_HOLE);
+		} else if (to < 0 && errno != ENXIO) {
+			atomic_store(&f->no_extents, true);
+		}
+		if (to > off) {
+			e->len = MIN(e->len, (uint64_t)(to - off));
+		}
+		if (hole) {
+			e->flags = BLK_EXT_ZERO | BLK_EXT_ALLOCATED | BLK_EXT_OFFSET;
+		}
+	}
+	blk_complete_later(r, 0);
+}
+
+void blk_file_cancel(struct blk_chan *chan, struct blk_req *r)
+{
+	struct file_chan *c = container_of(chan, struct file_chan, chan);
+	struct list *pos;
+
+	/* What the kernel has will end; what waits for a buffer need not. */
+	list_for_each (pos, &c->bounce_wait) {
+		if (pos == &r->node) {
+			list_del(&r->node);
+			blk_complete_later(r, -ECANCELED);
+			return;
+		}
+	}
+}
+
+void blk_file_submit(struct blk_chan *chan, struct blk_req *r)
 {
 	struct file_chan *c = container_of(chan, struct file_chan, chan);
 
@@ -369,15 +423,18 @@ static void file_submit(struct blk_chan *chan, struct blk_req *r)
 	case BLK_WRITE_ZEROES:
 		zero_start(r);
 		break;
+	case BLK_STATUS:
+		status_start(r);
+		break;
 	}
 }
 
 /* --- channels --- */
 
-static int file_chan_open(struct blk_chan *chan, struct err *err)
+int blk_file_chan_open(struct blk_chan *chan, struct err *err)
 {
 	struct file_chan *c = container_of(chan, struct file_chan, chan);
-	struct blk_file *f = of_node(chan->node);
+	struct blk_file *f = blk_file_of(chan->node);
 	int r = uring_get(chan->loop, &c->ring, err);
 
 	if (r < 0) {
@@ -394,14 +451,14 @@ static int file_chan_open(struct blk_chan *chan, struct err *err)
 			f->node.name, strerror(-r));
 	}
 	list_init(&c->bounce_wait);
-	for (unsigned i = 0; i < ZERO_PIECES; i++) {
+	for (unsigned i = 0; i < FILE_ZEROS; i++) {
 		/* only ever read: an iovec has no const */
 		c->zeros[i] = (struct iovec){(void *)(uintptr_t)zero_piece, ZERO_PIECE};
 	}
 	return 0;
 }
 
-static void file_chan_close(struct blk_chan *chan)
+void blk_file_chan_close(struct blk_chan *chan)
 {
 	struct file_chan *c = container_of(chan, struct file_chan, chan);
 
@@ -412,225 +469,15 @@ static void file_chan_close(struct blk_chan *chan)
 	uring_put(c->ring);
 }
 
-/* #syscalls(main): fdatasync close */
-static void file_close(struct blk_node *n)
+int blk_file_chan_refd(struct blk_chan *chan)
 {
-	struct blk_file *f = of_node(n);
+	struct file_chan *c = container_of(chan, struct file_chan, chan);
+	int slot = uring_file_add(c->ring, blk_file_of(chan->node)->fd);
 
-	if (!n->info.read_only && !f->no_flush && fdatasync(f->fd) < 0) {
-		log_err(n->name, "flush when closing: %s", strerror(errno));
+	if (slot < 0) {
+		return slot;
 	}
-	blk_unlock_file(f->fd);
-	close(f->fd);
-	free(f);
-}
-
-static const struct blk_node_ops file_ops = {
-	.name = "file",
-	.chan_size = sizeof(struct file_chan),
-	.chan_open = file_chan_open,
-	.chan_close = file_chan_close,
-	.submit = file_submit,
-	.close = file_close,
-};
-
-/* --- opening --- */
-
-static int open_error(const struct blk_file_config *cfg, int e, struct err *err)
-{
-	const char *name = cfg->filename;
-
-	switch (e) {
-	case ENOENT:
-	case ENOTDIR:
-		return err_set(err, e, "disk image '%s' is not there; check the path", name);
-	case EACCES:
-	case EPERM:
-		return err_set(
-			err, e,
-			"disk image '%s': no permission to %s it; change its mode or owner%s",
-			name, cfg->read_only ? "read" : "read and write",
-			cfg->read_only ? "" : ", or add read-only=on");
-	case EROFS:
-		return err_set(
-			err, e,
-			"disk image '%s' is on a read-only file system; add read-only=on",
-			name);
-	case EISDIR:
-		return err_set(err, e,
-			       "disk image '%s' is a directory; name a file or a block device",
-			       name);
-	case EINVAL:
-		if (cfg->direct) {
-			return err_set(
-				err, e,
-				"disk image '%s': its file system has no O_DIRECT; leave "
-				"cache.direct=on (cache=none) away",
-				name);
-		}
-		break;
-	default:
-		break;
-	}
-	return err_set(err, e, "disk image '%s' cannot be opened: %s", name, strerror(e));
-}
-
-/* #syscalls(start): openat fcntl */
-static int fd_open(const struct blk_file_config *cfg, struct err *err)
-{
-	int flags = (cfg->read_only ? O_RDONLY : O_RDWR) | (cfg->direct ? O_DIRECT : 0);
-	/* O_NONBLOCK: a FIFO with nobody at its other end must not stop us here */
-	int fd = open(cfg->filename, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-
-	if (fd < 0) {
-		return open_error(cfg, errno, err);
-	}
-	if (fcntl(fd, F_SETFL, flags) < 0) {
-		int e = errno;
-
-		close(fd);
-		return open_error(cfg, e, err);
-	}
-	return fd;
-}
-
-/* #syscalls(start): newfstatat fstat */
-static int kind_check(int fd, const struct blk_file_config *cfg, bool *device, struct err *err)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) < 0) {
-		return open_error(cfg, errno, err);
-	}
-	*device = S_ISBLK(st.st_mode);
-	if (S_ISDIR(st.st_mode)) {
-		return open_error(cfg, EISDIR, err);
-	}
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-		return err_set(err, EINVAL,
-			       "disk image '%s' is neither a file nor a block device",
-			       cfg->filename);
-	}
-	if (cfg->kind == BLK_FILE_DEVICE && !*device) {
-		return err_set(err, EINVAL,
-			       "driver=host_device: '%s' is no block device; use driver=file",
-			       cfg->filename);
-	}
-	if (cfg->kind == BLK_FILE_REGULAR && *device) {
-		return err_set(err, EINVAL,
-			       "driver=file: '%s' is a block device; use driver=host_device",
-			       cfg->filename);
-	}
+	uring_file_del(c->ring, c->slot);
+	c->slot = slot;
 	return 0;
-}
-
-/* The smallest aligned read that O_DIRECT takes here: 512, 1024, 2048 or 4096, or -errno.
- * #syscalls(start): pread64 */
-static int direct_align(int fd)
-{
-	char *buf = aligned_alloc(4096, 8192);
-	int r = -ENOMEM;
-
-	for (unsigned align = 512; buf && align <= 4096; align *= 2) {
-		/* off the next larger alignment in both memory and file */
-		ssize_t n = pread(fd, buf + align % 4096, align, align % 4096);
-
-		r = n < 0 ? -errno : (int)align;
-		if (r != -EINVAL) {
-			break;
-		}
-	}
-	free(buf);
-	return r;
-}
-
-/* #syscalls(start): ioctl lseek */
-static int info_fill(struct blk_file *f, const struct blk_file_config *cfg, bool device,
-		     struct err *err)
-{
-	struct blk_info *i = &f->node.info;
-	off_t size = lseek(f->fd, 0, SEEK_END);
-	int sector = 512;
-
-	if (size < 0) {
-		return open_error(cfg, errno, err);
-	}
-	if (size == 0) {
-		return err_set(err, EINVAL,
-			       "disk image '%s' is empty; give it a size (truncate -s)",
-			       cfg->filename);
-	}
-	if (device && ioctl(f->fd, BLKSSZGET, &sector) < 0) {
-		return open_error(cfg, errno, err);
-	}
-	if (cfg->direct) {
-		int align = direct_align(f->fd);
-
-		if (align < 0) {
-			return open_error(cfg, -align, err);
-		}
-		sector = MAX(sector, align);
-	}
-	if (!is_pow2((uint64_t)sector) || sector < 512 || sector > 4096) {
-		return err_set(err, EINVAL,
-			       "disk image '%s': blocks of %d bytes are not supported",
-			       cfg->filename, sector);
-	}
-	if (!cfg->read_only && (uint64_t)size % (uint64_t)sector) {
-		return err_set(err, EINVAL,
-			       "disk image '%s' has %lld bytes, which is no multiple of %d; "
-			       "enlarge it with truncate -s %%%d, or add read-only=on",
-			       cfg->filename, (long long)size, sector, sector);
-	}
-	f->eof = (uint64_t)size;
-	f->mem_align = cfg->direct ? (uint32_t)sector : 1;
-	*i = (struct blk_info){
-		.size = align_up((uint64_t)size, (uint64_t)sector),
-		.block_size = (uint32_t)sector,
-		.align = cfg->direct || device ? (uint32_t)sector : 1,
-		.discard_granularity = cfg->unmap ? (device ? (uint32_t)sector : 4096) : 0,
-		.read_only = cfg->read_only,
-		.can_discard = cfg->unmap && !cfg->read_only,
-		.can_zero = !cfg->read_only,
-		.write_cache = !cfg->no_flush && !cfg->read_only,
-	};
-	return 0;
-}
-
-int blk_file_open(const struct blk_file_config *cfg, struct blk_node **out, struct err *err)
-{
-	struct blk_file *f = calloc(1, sizeof(*f));
-	bool device = false;
-	int r;
-
-	if (!f) {
-		return err_set(err, ENOMEM, "disk image '%s': out of memory", cfg->filename);
-	}
-	r = fd_open(cfg, err);
-	if (r < 0) {
-		goto free_file;
-	}
-	f->fd = r;
-	f->direct = cfg->direct;
-	f->no_flush = cfg->no_flush;
-	f->unmap = cfg->unmap;
-	blk_node_init(&f->node, &file_ops, cfg->node_name, (unsigned)f->fd);
-	r = kind_check(f->fd, cfg, &device, err);
-	if (!r) {
-		r = blk_lock_file(f->fd, cfg->filename, !cfg->read_only, cfg->locking, err);
-	}
-	if (!r) {
-		r = info_fill(f, cfg, device, err);
-	}
-	if (r < 0) {
-		goto close_fd;
-	}
-	*out = &f->node;
-	return 0;
-
-close_fd:
-	close(f->fd);
-free_file:
-	free(f);
-	return r;
 }

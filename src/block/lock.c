@@ -21,16 +21,9 @@
 #define LOCK_USED_BASE	 100
 #define LOCK_DENIED_BASE 200
 
-/* Rights, by bit number. */
-enum {
-	RIGHT_CONSISTENT_READ = 1 << 0,
-	RIGHT_WRITE = 1 << 1,
-	RIGHT_WRITE_UNCHANGED = 1 << 2,
-	RIGHT_RESIZE = 1 << 3,
-	RIGHTS = 4,
-};
+#define RIGHTS		 4 /* BLK_PERM_…, by bit number */
 
-/* #syscalls(start): fcntl */
+/* #syscalls(main): fcntl */
 static int byte_lock(int fd, off_t byte)
 {
 	struct flock fl = {
@@ -43,7 +36,7 @@ static int byte_lock(int fd, off_t byte)
 	return fcntl(fd, F_OFD_SETLK, &fl) < 0 ? -errno : 0;
 }
 
-/* -EAGAIN if another open file has a lock on the byte. #syscalls(start): fcntl */
+/* -EAGAIN if another open file has a lock on the byte. #syscalls(main): fcntl */
 static int byte_test(int fd, off_t byte)
 {
 	struct flock fl = {
@@ -59,39 +52,77 @@ static int byte_test(int fd, off_t byte)
 	return fl.l_type == F_UNLCK ? 0 : -EAGAIN;
 }
 
-static int rights_lock(int fd, unsigned used, unsigned denied)
+static void byte_unlock(int fd, off_t byte)
+{
+	struct flock fl = {
+		.l_type = F_UNLCK,
+		.l_whence = SEEK_SET,
+		.l_start = byte,
+		.l_len = 1,
+	};
+
+	(void)fcntl(fd, F_OFD_SETLK, &fl);
+}
+
+/* Which bytes: bit n is byte LOCK_USED_BASE + n, bit 8 + n byte LOCK_DENIED_BASE + n. */
+static unsigned bytes_of(unsigned perm, unsigned shared)
+{
+	return (perm & BLK_PERM_ALL) | (~shared & BLK_PERM_ALL) << 8;
+}
+
+static off_t byte_of(unsigned bit)
+{
+	return bit < 8 ? LOCK_USED_BASE + (off_t)bit : LOCK_DENIED_BASE + (off_t)bit - 8;
+}
+
+static int bytes_lock(int fd, unsigned bytes)
 {
 	int r = 0;
 
-	for (unsigned i = 0; i < RIGHTS && !r; i++) {
-		if (used >> i & 1) {
-			r = byte_lock(fd, LOCK_USED_BASE + i);
-		}
-		if (!r && (denied >> i & 1)) {
-			r = byte_lock(fd, LOCK_DENIED_BASE + i);
-		}
-	}
-	for (unsigned i = 0; i < RIGHTS && !r; i++) {
-		if (used >> i & 1) {
-			r = byte_test(fd, LOCK_DENIED_BASE + i);
-		}
-		if (!r && (denied >> i & 1)) {
-			r = byte_test(fd, LOCK_USED_BASE + i);
-		}
+	for (unsigned i = 0; i < 8 + RIGHTS && !r; i++) {
+		r = bytes >> i & 1 ? byte_lock(fd, byte_of(i)) : 0;
 	}
 	return r;
 }
 
-int blk_lock_file(int fd, const char *filename, bool write, enum blk_locking mode,
-		  struct err *err)
+static void bytes_unlock(int fd, unsigned bytes)
 {
-	unsigned used = RIGHT_CONSISTENT_READ | (write ? RIGHT_WRITE : 0);
+	for (unsigned i = 0; i < 8 + RIGHTS; i++) {
+		if (bytes >> i & 1) {
+			byte_unlock(fd, byte_of(i));
+		}
+	}
+}
+
+/* Does somebody else hold a byte that contradicts one of these? */
+static int bytes_test(int fd, unsigned bytes)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < 8 + RIGHTS && !r; i++) {
+		r = bytes >> i & 1 ? byte_test(fd, byte_of(i ^ 8)) : 0;
+	}
+	return r;
+}
+
+int blk_lock_file(int fd, const char *filename, unsigned had_perm, unsigned had_shared,
+		  unsigned perm, unsigned shared, enum blk_locking mode, struct err *err)
+{
+	unsigned had = bytes_of(had_perm, had_shared), want = bytes_of(perm, shared);
 	int r;
 
-	if (mode == BLK_LOCKING_OFF) {
+	if (mode == BLK_LOCKING_OFF || had == want) {
 		return 0;
 	}
-	r = rights_lock(fd, used, RIGHT_WRITE | RIGHT_RESIZE);
+	r = bytes_lock(fd, want & ~had);
+	if (!r) {
+		r = bytes_test(fd, want & ~had);
+	}
+	if (!r) {
+		bytes_unlock(fd, had & ~want);
+		return 0;
+	}
+	bytes_unlock(fd, want & ~had);
 	if (r == -EAGAIN || r == -EACCES) {
 		return err_set(
 			err, EAGAIN,
@@ -99,17 +130,20 @@ int blk_lock_file(int fd, const char *filename, bool write, enum blk_locking mod
 			"it); stop that process, or open the image read-only in both",
 			filename);
 	}
-	if (r < 0 && mode == BLK_LOCKING_ON) {
+	if (mode == BLK_LOCKING_ON) {
 		return err_set(
 			err, -r,
 			"disk image '%s' cannot be locked (%s); with locking=auto it is used "
 			"without a lock",
 			filename, strerror(-r));
 	}
-	if (r < 0) {
-		log_warn(filename, "no image lock on this file system (%s)", strerror(-r));
-	}
+	log_warn(filename, "no image lock on this file system (%s)", strerror(-r));
 	return 0;
+}
+
+void blk_lock_copy(int fd, unsigned perm, unsigned shared)
+{
+	(void)bytes_lock(fd, bytes_of(perm, shared));
 }
 
 /* #syscalls(main): fcntl */

@@ -36,6 +36,8 @@ void loop_stop(struct loop *l);
  * winding down after loop_run(). Does not wait after a request was completed without waiting, so
  * `while (!done) loop_step(l, -1);` is right. Never from a callback of the same loop. */
 void loop_step(struct loop *l, int timeout_ms);
+/* The caller becomes the owner, of a loop that nobody runs and whose former owner has done with. */
+void loop_own(struct loop *l);
 /* Any thread: is the caller the owner? */
 bool loop_is_current(const struct loop *l);
 

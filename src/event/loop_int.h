@@ -60,7 +60,6 @@ struct loop {
 };
 
 /* loop.c */
-void loop_own(struct loop *l);	/* the caller becomes the owner */
 void loop_wake(struct loop *l); /* any thread */
 
 /* loop_timer.c */

@@ -203,7 +203,7 @@ static int blk_add(struct machine *m, const char *what, const char *id, struct o
 	if (!n) {
 		return no_memory(err, what);
 	}
-	ret = blk_open(o, &n->node, err);
+	ret = blk_open(m->be.graph, o, &n->node, err);
 	if (ret) {
 		name_option(err, what);
 		return ret;
@@ -393,8 +393,11 @@ int backends_open(struct machine *m, struct err *err)
 {
 	const struct vm_config *cfg = m->cfg;
 	struct chr *c;
-	int ret = 0;
+	int ret = blk_graph_new(&m->be.graph);
 
+	if (ret) {
+		return no_memory(err, "-blockdev");
+	}
 	for (size_t i = 0; !ret && i < cfg->objects.count; i++) {
 		ret = object_open(m, &cfg->objects.item[i].opts, err);
 	}
@@ -440,9 +443,7 @@ void backends_close(struct machine *m)
 		b->net[i]->ops->close(b->net[i]);
 	}
 	for (size_t i = 0; i < b->nblk; i++) {
-		if (b->blk[i].node) {
-			blk_close(b->blk[i].node);
-		}
+		blk_unref(b->blk[i].node);
 		free(b->blk[i].id);
 		free(b->blk[i].serial);
 	}
@@ -457,6 +458,7 @@ void backends_close(struct machine *m)
 		free(b->rng[i].id);
 		free(b->rng[i].path);
 	}
+	blk_graph_free(b->graph);
 	free(b->flash[0].file);
 	free(b->flash[1].file);
 	free(b->net);

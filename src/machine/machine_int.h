@@ -17,6 +17,7 @@
 #include "mem/mem.h"
 #include "pci/pci.h"
 
+struct blk_graph;
 struct blk_node;
 struct chr;
 struct net_port;
@@ -44,6 +45,7 @@ struct backends {
 	struct chr **chr;
 	size_t nchr;
 	struct chr *serial; /* one of chr[], or NULL */
+	struct blk_graph *graph;
 	struct named_blk *blk;
 	size_t nblk;
 	struct net_port **net;

@@ -121,7 +121,7 @@ static void bench_init(struct bench *b, bool packed)
 static void bench_fini(struct bench *b)
 {
 	rig_fini(&b->r);
-	blk_close(b->node);
+	blk_unref(b->node);
 }
 
 static uint64_t now_cpu(void)

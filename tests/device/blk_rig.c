@@ -76,7 +76,7 @@ static void spy_node_close(struct blk_node *n)
 	(void)n; /* part of the rig */
 }
 
-static const struct blk_node_ops spy_ops = {
+static const struct blk_driver spy_ops = {
 	.name = "spy",
 	.chan_size = sizeof(struct spy_pool),
 	.chan_open = spy_open,
@@ -107,11 +107,15 @@ void blk_rig_init_io(struct blk_rig *b, const struct virtio_blk_config *cfg, boo
 	b->spy.below = b->fault;
 	blk_node_init(&b->spy.node, &spy_ops, "spy", 0);
 	b->spy.node.info = b->fault->info;
+	b->spy.node.follows = b->fault;
 	c.loop = b->r.iothread;
 	rc = virtio_blk_new(&b->r.fv->vm, &b->spy.node, &c, "disk0", &vd, &err);
 	assert(rc == 0);
 	/* so that a test can see a second device refused */
-	rc = blk_claim(b->fault, !b->fault->info.read_only, NULL);
+	rc = blk_attach(b->fault, "the spy",
+			BLK_PERM_CONSISTENT_READ |
+				(b->fault->info.read_only ? 0 : BLK_PERM_WRITE),
+			BLK_PERM_ALL & ~BLK_PERM_WRITE, NULL, NULL, &b->fault_user, NULL);
 	assert(rc == 0);
 	rig_add(&b->r, vd, "disk0");
 	b->hdr = vdrv_alloc(&b->r.d, 4096, 4096);
@@ -128,8 +132,9 @@ void blk_rig_fini(struct blk_rig *b)
 {
 	blk_rig_hold(b, false);
 	rig_fini(&b->r);
-	blk_close(&b->spy.node);
-	blk_close(b->fault);
+	blk_unref(&b->spy.node);
+	blk_detach(b->fault_user);
+	blk_unref(b->fault);
 }
 
 void blk_rig_hold(struct blk_rig *b, bool on)

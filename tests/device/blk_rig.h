@@ -36,6 +36,7 @@ struct blk_rig {
 	struct rig r;
 	struct blk_spy spy;
 	struct blk_node *fault, *disk_node;
+	struct blk_user *fault_user;
 	uint8_t *disk; /* content, if it is in memory */
 	gpa_t hdr, status, data;
 	uint32_t used_len; /* of the last request of blk_rig_do() and its like */

@@ -441,7 +441,7 @@ static void test_bad_options(void **state)
 		0);
 	assert_true(vd->offered & F(VIRTIO_BLK_F_RO));
 	vd->ops->destroy(vd);
-	blk_close(ro);
+	blk_unref(ro);
 	blk_rig_fini(&b);
 	(void)state;
 }

@@ -329,6 +329,7 @@ static struct blk_node *file_node(char path[40])
 {
 	struct err err = {.msg = ""};
 	struct blk_node *n;
+	struct opts o;
 	int fd;
 
 	strcpy(path, "/tmp/nemu-vblk-XXXXXX");
@@ -336,10 +337,10 @@ static struct blk_node *file_node(char path[40])
 	assert_true(fd >= 0);
 	assert_int_equal(ftruncate(fd, BLK_RIG_SIZE), 0);
 	close(fd);
-	assert_int_equal(
-		blk_file_open(&(struct blk_file_config){.filename = path, .unmap = true}, &n,
-			      &err),
-		0);
+	assert_int_equal(opts_parse(&o, "-blockdev", "driver=file,discard=unmap", NULL, &err), 0);
+	assert_int_equal(opts_add(&o, "filename", path, &err), 0);
+	assert_int_equal(blk_open(NULL, &o, &n, &err), 0);
+	opts_fini(&o);
 	return n;
 }
 

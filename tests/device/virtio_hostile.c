@@ -91,7 +91,7 @@ static bool blk_works(struct suite *s)
 
 static void blk_destroyed(struct suite *s)
 {
-	blk_close(s->node);
+	blk_unref(s->node);
 }
 
 /* --- rng --- */

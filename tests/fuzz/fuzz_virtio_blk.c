@@ -85,7 +85,7 @@ static bool works(struct vfuzz *w)
 
 static void destroyed(struct vfuzz *w)
 {
-	blk_close(w->priv);
+	blk_unref(w->priv);
 }
 
 static const struct vfuzz_target target = {

@@ -29,6 +29,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,7 +73,8 @@ struct virtio_blk {
 	struct virtio_dev vd;
 	struct blk_node *node;
 	struct blk_info info;
-	bool read_only, claimed;
+	struct blk_user *user;
+	bool read_only;
 	uint8_t serial[VIRTIO_BLK_ID_BYTES];
 	_Atomic bool writeback;
 	unsigned max_segs;
@@ -536,9 +538,7 @@ static void blk_destroy(struct virtio_dev *vd)
 
 	virtio_dev_fini(vd);
 	queues_free(b);
-	if (b->claimed) {
-		blk_release(b->node, !b->read_only);
-	}
+	blk_detach(b->user);
 	free(b);
 }
 
@@ -627,6 +627,23 @@ static int config_check(const struct virtio_blk_config *cfg, const char *id, str
 	return 0;
 }
 
+static int node_use(struct virtio_blk *b, const struct virtio_blk_config *cfg, const char *id,
+		    struct err *err)
+{
+	unsigned perm = BLK_PERM_CONSISTENT_READ | (b->read_only ? 0 : BLK_PERM_WRITE);
+	unsigned shared = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED | BLK_PERM_RESIZE |
+			  (cfg->share_rw ? BLK_PERM_WRITE : 0);
+	char who[96];
+
+	if (!b->info.size) {
+		return err_set(err, EINVAL, "disk '%s' is empty; give it a size (truncate -s)",
+			       blk_filename(b->node)[0] ? blk_filename(b->node)
+							: blk_name(b->node));
+	}
+	snprintf(who, sizeof(who), "device '%.60s'", id);
+	return blk_attach(b->node, who, perm, shared, NULL, NULL, &b->user, err);
+}
+
 int virtio_blk_new(struct vm *vm, struct blk_node *node, const struct virtio_blk_config *cfg,
 		   const char *id, struct virtio_dev **out, struct err *err)
 {
@@ -660,12 +677,11 @@ int virtio_blk_new(struct vm *vm, struct blk_node *node, const struct virtio_blk
 		r = err_set(err, ENOMEM, "%s: out of memory", id);
 		goto destroy;
 	}
-	r = blk_claim(node, !b->read_only, err);
+	r = node_use(b, cfg, id, err);
 	if (r < 0) {
 		err_prefix(err, "%s", id);
 		goto destroy;
 	}
-	b->claimed = true;
 	for (unsigned i = 0; i < n; i++) {
 		if (cfg->queue_loop) {
 			virtio_queue_loop(&b->vd, i, cfg->queue_loop[i]);

@@ -16,6 +16,7 @@ struct virtio_blk_config {
 	uint16_t queue_size; /* power of two, 4 … 1024; 0: 256 */
 	uint16_t num_queues; /* at most VIRTIO_MAX_QUEUES; 0: 1 */
 	bool read_only;      /* also if the node is writable */
+	bool share_rw;       /* others may write to the node, too */
 };
 /* Control loop; loop is not running yet or is not the caller's to wait for (loop_call()). The node
  * stays the caller's and outlives the device. The result goes to virtio_pci_new(), which takes it;

@@ -9,15 +9,26 @@
 #include <string.h>
 #include <unistd.h>
 
-static void chan_make(struct blkrig *r)
+static int use(struct blkrig *r)
 {
-	int rc = blk_chan_open(r->node, r->loop, &r->chan, &r->err);
+	int rc;
 
+	blk_info(r->node, &r->info);
+	rc = blk_attach(r->node, "the test",
+			BLK_PERM_CONSISTENT_READ | (r->info.read_only ? 0 : BLK_PERM_WRITE),
+			BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED | BLK_PERM_RESIZE,
+			NULL, NULL, &r->user, &r->err);
+	if (rc) {
+		return rc;
+	}
+	rc = loop_new(&r->loop, "block", 0);
+	assert(rc == 0);
+	rc = blk_chan_open(r->node, r->loop, &r->chan, &r->err);
 	if (rc < 0) {
 		fprintf(stderr, "%s\n", r->err.msg);
 		abort();
 	}
-	blk_info(r->node, &r->info);
+	return 0;
 }
 
 int blkrig_open(struct blkrig *r, const char *text)
@@ -26,17 +37,20 @@ int blkrig_open(struct blkrig *r, const char *text)
 	int rc;
 
 	memset(r, 0, sizeof(*r));
+	rc = blk_graph_new(&r->graph);
+	assert(rc == 0);
 	rc = opts_parse(&o, "-blockdev", text, NULL, &r->err);
 	assert(rc == 0);
-	rc = blk_open(&o, &r->node, &r->err);
+	rc = blk_open(r->graph, &o, &r->node, &r->err);
 	opts_fini(&o);
-	if (rc < 0) {
-		return rc;
+	if (!rc) {
+		rc = use(r);
 	}
-	rc = loop_new(&r->loop, "block", 0);
-	assert(rc == 0);
-	chan_make(r);
-	return 0;
+	if (rc < 0) {
+		blk_unref(r->node);
+		blk_graph_free(r->graph);
+	}
+	return rc;
 }
 
 void blkrig_node(struct blkrig *r, struct blk_node *node)
@@ -45,15 +59,16 @@ void blkrig_node(struct blkrig *r, struct blk_node *node)
 
 	memset(r, 0, sizeof(*r));
 	r->node = node;
-	rc = loop_new(&r->loop, "block", 0);
+	rc = use(r);
 	assert(rc == 0);
-	chan_make(r);
 }
 
 void blkrig_close(struct blkrig *r)
 {
 	blk_chan_close(r->chan);
-	blk_close(r->node);
+	blk_detach(r->user);
+	blk_unref(r->node);
+	blk_graph_free(r->graph);
 	loop_free(r->loop);
 }
 

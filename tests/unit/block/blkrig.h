@@ -11,13 +11,15 @@
 
 struct blkrig {
 	struct loop *loop;
+	struct blk_graph *graph;
 	struct blk_node *node;
+	struct blk_user *user; /* as a device would use it */
 	struct blk_chan *chan;
 	struct blk_info info;
 	struct err err;
 };
 
-/* Opens what "-blockdev text" asks for; the result of blk_open(), its sentence in r->err. */
+/* Opens what "-blockdev text" asks for and uses it; the result of that, its sentence in r->err. */
 int blkrig_open(struct blkrig *r, const char *text);
 /* The same around a node that is there already, which r then owns. */
 void blkrig_node(struct blkrig *r, struct blk_node *node);

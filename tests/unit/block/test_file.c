@@ -300,9 +300,13 @@ static void test_direct(void **state)
 			file_check(path, q[i].req.off, buf[i] + i, 4096);
 		}
 	}
-	/* offsets are the caller's business */
-	assert_int_equal(blkrig_do(&r, BLK_READ, 0, 1, 4096, buf[0]), -EINVAL);
-	assert_int_equal(blkrig_do(&r, BLK_READ, 0, 0, 511, buf[0]), -EINVAL);
+	/* parts of blocks */
+	memset(buf[1], 0x77, 5000);
+	assert_int_equal(blkrig_do(&r, BLK_WRITE, 0, 8192 + 511, 5000, buf[1]), 0);
+	file_check(path, 8192 + 511, buf[1], 5000);
+	assert_int_equal(blkrig_do(&r, BLK_READ, 0, 8192 + 500, 5100, buf[0]), 0);
+	assert_memory_equal(buf[0] + 11, buf[1], 5000);
+	assert_int_equal((uint8_t)buf[0][10] == 0x77 || (uint8_t)buf[0][5011] == 0x77, 0);
 	assert_int_equal(blkrig_do(&r, BLK_WRITE_ZEROES, 0, 4096, MiB, NULL), 0);
 	/* the file shrinks under us */
 	assert_int_equal(truncate(path, 4096), 0);

@@ -61,25 +61,45 @@ static void test_null(void **state)
 	(void)state;
 }
 
-static void test_claims(void **state)
+#define SHARE_NO_WRITE (BLK_PERM_ALL & ~BLK_PERM_WRITE)
+#define READ_WRITE     (BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE)
+
+static void test_users(void **state)
 {
+	struct blk_user *a, *b, *c;
 	struct blk_node *n;
 	struct err err;
 
 	assert_int_equal(blk_null_new("disk0", 512, false, &n), 0);
-	assert_int_equal(blk_claim(n, true, &err), 0);
-	assert_int_equal(blk_claim(n, true, &err), -EBUSY);
+	assert_int_equal(blk_attach(n, "device 'a'", READ_WRITE, SHARE_NO_WRITE, NULL, NULL, &a,
+				    &err),
+			 0);
+	assert_int_equal(blk_attach(n, "device 'b'", READ_WRITE, BLK_PERM_ALL, NULL, NULL, &b,
+				    &err),
+			 -EBUSY);
 	assert_non_null(strstr(err.msg, "disk0"));
-	assert_int_equal(blk_claim(n, false, &err), 0);
-	blk_release(n, true);
-	assert_int_equal(blk_claim(n, true, &err), 0);
-	blk_release(n, true);
-	blk_release(n, false);
-	blk_close(n);
+	assert_non_null(strstr(err.msg, "device 'a'"));
+	/* a reader that suffers writers */
+	assert_int_equal(blk_attach(n, "device 'b'", BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL,
+				    NULL, NULL, &b, &err),
+			 0);
+	/* and one that does not */
+	assert_int_equal(blk_attach(n, "device 'c'", BLK_PERM_CONSISTENT_READ, SHARE_NO_WRITE,
+				    NULL, NULL, &c, &err),
+			 -EBUSY);
+	/* a shares, then b may write, and a may not take that back */
+	assert_int_equal(blk_user_set_perm(b, READ_WRITE, BLK_PERM_ALL, &err), -EBUSY);
+	assert_int_equal(blk_user_set_perm(a, READ_WRITE, BLK_PERM_ALL, &err), 0);
+	assert_int_equal(blk_user_set_perm(b, READ_WRITE, BLK_PERM_ALL, &err), 0);
+	assert_int_equal(blk_user_set_perm(a, READ_WRITE, SHARE_NO_WRITE, &err), -EBUSY);
+	blk_detach(a);
+	blk_detach(b);
+	blk_unref(n);
 	assert_int_equal(blk_null_new("disk1", 512, true, &n), 0);
-	assert_int_equal(blk_claim(n, true, &err), -EROFS);
+	assert_int_equal(blk_attach(n, "x", READ_WRITE, BLK_PERM_ALL, NULL, NULL, &a, &err),
+			 -EROFS);
 	assert_non_null(strstr(err.msg, "disk1"));
-	blk_close(n);
+	blk_unref(n);
 	(void)state;
 }
 
@@ -191,7 +211,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_memory),	   cmocka_unit_test(test_null),
-		cmocka_unit_test(test_claims),	   cmocka_unit_test(test_fault_rules),
+		cmocka_unit_test(test_users),	   cmocka_unit_test(test_fault_rules),
 		cmocka_unit_test(test_fault_hold), cmocka_unit_test(test_resubmit_inside_done),
 	};
 

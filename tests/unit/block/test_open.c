@@ -71,16 +71,16 @@ static void test_options(void **state)
 	}
 	refused(EINVAL, "filename", "missing", "driver=raw");
 	refused(EINVAL, "filename", "missing", "driver=raw,filename=");
-	refused(EINVAL, "nonsense", "-blockdev", "driver=raw,filename=/x,nonsense=1");
+	spell(text, "driver=raw,nonsense=1,filename=", path, "");
+	refused(EINVAL, "nonsense", "-blockdev", text);
 	refused(EINVAL, "driver", "qcow2", "driver=qcow2,filename=/x");
-	refused(EINVAL, "aio", "native", "driver=raw,filename=/x,aio=native");
+	refused(EINVAL, "aio", "posix", "driver=raw,filename=/x,aio=posix");
+	refused(EINVAL, "aio=native", "cache.direct=on", "driver=raw,filename=/x,aio=native");
 	refused(EINVAL, "discard", "maybe", "driver=raw,filename=/x,discard=maybe");
 	refused(EINVAL, "read-only", "2", "driver=raw,filename=/x,read-only=2");
 	refused(EINVAL, "file.filename", "keep one", "driver=raw,filename=/x,file.filename=/y");
-	refused(EINVAL, "raw", "file.driver=file", "driver=raw,file.driver=raw,filename=/x");
-	refused(EINVAL, "driver=file", "file.driver",
-		"driver=file,file.driver=file,filename=/x");
-	refused(EINVAL, "null-co", "filename", "driver=null-co,filename=/x");
+	refused(EINVAL, "locking", "filename", "driver=file,file.driver=file,filename=/x");
+	refused(EINVAL, "size", "filename", "driver=null-co,filename=/x");
 	refused(EINVAL, "null-co", "512", "driver=null-co,size=1000");
 	refused(EINVAL, "null-co", "512", "driver=null-co,size=0");
 	assert_int_equal(blkrig_open(&r, "driver=null-co"), 0);
@@ -96,13 +96,8 @@ static void test_bad_files(void **state)
 	char *path = blkrig_file(NULL, 1000), *dir, text[TEXT];
 	struct blkrig r;
 
-	spell(text, "driver=raw,filename=", path, "");
-	refused(EINVAL, path, "512", text);
 	spell(text, "driver=host_device,filename=", path, "");
 	refused(EINVAL, path, "driver=file", text);
-	assert_int_equal(truncate(path, 0), 0);
-	spell(text, "driver=raw,filename=", path, "");
-	refused(EINVAL, path, "empty", text);
 	unlink(path);
 	refused(ENOENT, path, "not there", text);
 	assert_int_equal(mkfifo(path, 0600), 0);
@@ -191,7 +186,7 @@ static void test_lock_bytes(void **state)
 		{99, false, false},  {100, true, true},	  {101, true, false},
 		{102, false, false}, {103, false, false}, {104, false, false},
 		{200, false, false}, {201, true, true},	  {202, false, false},
-		{203, true, true},   {204, false, false},
+		{203, false, false}, {204, false, false},
 	};
 	char *path = blkrig_file(NULL, 8192), text[TEXT];
 	struct blkrig r;

@@ -1,0 +1,67 @@
+/*
+ * What changes a node while it is in use: its size, and options.
+ *
+ * Threads: control loop.
+ */
+#include <errno.h>
+
+#include "block/block_int.h"
+
+int blk_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc prealloc, struct err *err)
+{
+	int r;
+
+	if (!n->drv->truncate || !n->info.resizable) {
+		return err_set(err, ENOTSUP, "disk '%s' (driver=%s) cannot be resized", n->name,
+			       n->drv->name);
+	}
+	if (n->info.read_only) {
+		return err_set(err, EROFS, "disk '%s' is read-only and cannot be resized", n->name);
+	}
+	if (!(n->perm & BLK_PERM_RESIZE)) {
+		return err_set(err, EPERM, "disk '%s': nobody has permission to resize it",
+			       n->name);
+	}
+	if (size == blk_size(n)) {
+		return 0;
+	}
+	r = n->drv->truncate(n, size, prealloc, err);
+	if (!r) {
+		blk_tell_resized(n);
+	}
+	return r;
+}
+
+/* detect-zeroes is looked at by each channel. */
+static void chan_special(void *arg)
+{
+	struct blk_chan *c = arg;
+
+	c->special = c->node->opt.detect_zeroes != BLK_DETECT_OFF;
+}
+
+int blk_reopen(struct blk_node *n, struct opts *o, struct err *err)
+{
+	struct blk_node_opt to = n->opt;
+	struct list *pos;
+	int r = blk_common_reopen(o, &to, err);
+
+	if (r) {
+		return r;
+	}
+	if (!n->drv->reopen) {
+		return err_set(err, ENOTSUP, "disk '%s' (driver=%s) has no options that can change",
+			       n->name, n->drv->name);
+	}
+	r = n->drv->reopen(n, &to, o, err);
+	if (r) {
+		return r;
+	}
+	n->opt = to;
+	list_for_each (pos, &n->chans) {
+		struct blk_chan *c = list_entry(pos, struct blk_chan, link);
+
+		loop_call(c->loop, chan_special, c);
+	}
+	return 0;
+}
