@@ -125,9 +125,10 @@ void blk_complete(struct blk_req *r, int result)
 	for (;;) {
 		assert(c->inflight > 0);
 		if (--c->inflight == 0 && c->held) {
-			blk_drain_chan_idle(c);
+			/* after done(), which a drain waits for, too */
+			loop_post(c->loop, &c->drain_work);
 		}
-		if (!c->upper || r->piece) {
+		if (c == r->top) {
 			break;
 		}
 		c = c->upper;
@@ -214,7 +215,7 @@ static void chan_take(struct blk_chan *c, struct blk_req *r)
 void blk_submit(struct blk_chan *c, struct blk_req *r)
 {
 	r->shift = 0;
-	r->piece = false;
+	r->top = c;
 	if (r->op == BLK_WRITE || r->op == BLK_WRITE_ZEROES) {
 		r->flags |= c->flags;
 	}

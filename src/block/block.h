@@ -67,9 +67,8 @@ struct blk_req {
 	blk_done_fn *done;
 	void *opaque;
 	/* the node's */
-	struct blk_chan *chan;
+	struct blk_chan *chan, *top;  /* where it is, and where it was submitted */
 	uint64_t shift;               /* what nodes on the way down have added to off */
-	bool piece;                   /* of another request of the same channel */
 	struct uring_req ur;
 	int result;
 	uint64_t progress;            /* bytes done */

@@ -204,7 +204,6 @@ bool blk_pieces_needed(const struct blk_chan *c, const struct blk_req *r, uint64
 void blk_pieces_free(struct blk_chan *c);
 /* drain.c */
 void blk_drain_chan_init(struct blk_chan *c);
-void blk_drain_chan_idle(struct blk_chan *c);
 void blk_drain_chan_gone(struct blk_chan *c);
 /* graph.c */
 int blk_graph_add(struct blk_graph *g, struct blk_node *n, struct err *err);

@@ -2,7 +2,7 @@
  * Stopping a node: its channels hold new requests back until the last drain ends.
  *
  * blk_drain_begin() posts to the loop of every channel. There the channel is held from then on, and
- * once nothing is in flight it is `idle`. A drain is told when every channel is. Channels that open
+ * once nothing is in flight and every done() has returned it is `idle`. A drain is told when every channel is. Channels that open
  * meanwhile are held and idle from the start; channels that close are no longer asked.
  *
  * Threads: drains belong to the control loop, `held`, `waiting` and `inflight` to the channel's
@@ -33,19 +33,6 @@ static void tell_locked(struct blk_node *n)
 	}
 }
 
-void blk_drain_chan_idle(struct blk_chan *c)
-{
-	struct blk_node *n = c->node;
-
-	pthread_mutex_lock(&n->lock);
-	/* Not if the last drain has ended meanwhile: the channel's work is on its way then. */
-	if (n->draining) {
-		c->idle = true;
-		tell_locked(n);
-	}
-	pthread_mutex_unlock(&n->lock);
-}
-
 static void chan_release(struct blk_chan *c)
 {
 	while (!c->held && c->nwaiting) {
@@ -66,11 +53,13 @@ static void chan_look(void *arg)
 
 	pthread_mutex_lock(&n->lock);
 	c->held = n->draining > 0;
+	if (c->held && !c->inflight) {
+		c->idle = true;
+		tell_locked(n);
+	}
 	pthread_mutex_unlock(&n->lock);
 	if (!c->held) {
 		chan_release(c);
-	} else if (!c->inflight) {
-		blk_drain_chan_idle(c);
 	}
 }
 

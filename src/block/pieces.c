@@ -157,7 +157,7 @@ static void piece_submit(struct blk_piece *p, enum blk_op op, uint64_t off, uint
 		.niov = niov,
 		.done = piece_done,
 		.chan = p->chan,
-		.piece = true,
+		.top = p->chan,
 		.cur = iov_cur_init(iov, niov),
 	};
 	p->chan->inflight++;

@@ -102,7 +102,6 @@ static int raw_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc pre
 			struct err *err)
 {
 	struct blk_raw *w = of_node(n);
-	int r;
 
 	if (w->size) {
 		return err_set(err, ENOTSUP,
@@ -111,11 +110,7 @@ static int raw_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc pre
 	if (size > INT64_MAX - w->offset) {
 		return err_set(err, EFBIG, "disk '%s': the size is too large", n->name);
 	}
-	r = blk_truncate(n->file, size + w->offset, prealloc, err);
-	if (!r) {
-		blk_set_size(n, size);
-	}
-	return r;
+	return blk_truncate(n->file, size + w->offset, prealloc, err);
 }
 
 static void raw_child_resized(struct blk_node *n, struct blk_node *child)

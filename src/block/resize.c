@@ -26,7 +26,8 @@ int blk_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc prealloc, 
 		return 0;
 	}
 	r = n->drv->truncate(n, size, prealloc, err);
-	if (!r) {
+	/* What has its child's size is told of that by the child. */
+	if (!r && !n->follows && !n->drv->child_resized) {
 		blk_tell_resized(n);
 	}
 	return r;
