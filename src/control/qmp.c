@@ -49,6 +49,20 @@ void qmp_event(struct qmp_server *s, const char *name, json_t *data)
 	json_decref(ev);
 }
 
+static void block_error(void *opaque, const struct machine_block_error *e)
+{
+	json_t *data = json_pack("{s:s,s:s,s:s,s:s,s:b,s:s}", "device", e->drive, "node-name",
+				 e->node, "operation",
+				 e->read ? "read" : "write", "action", e->action, "nospace",
+				 e->error == ENOSPC, "reason", strerror(e->error));
+
+	if (data) {
+		json_object_set_new(data, "qom-path",
+				    json_sprintf("/machine/peripheral/%s", e->device));
+	}
+	qmp_event(opaque, "BLOCK_IO_ERROR", data);
+}
+
 static void machine_event(void *opaque, enum machine_event ev, bool guest, const char *reason)
 {
 	struct qmp_server *s = opaque;
@@ -407,7 +421,7 @@ int qmp_new(struct loop *loop, const struct vm_config *cfg, struct qmp_server **
 void qmp_start(struct qmp_server *s, struct machine *m)
 {
 	s->m = m;
-	s->events = (struct machine_listener){.event = machine_event, .opaque = s};
+	s->events = (struct machine_listener){.event = machine_event, .block_error = block_error, .opaque = s};
 	machine_listen(m, &s->events);
 	s->started = true;
 	for (unsigned i = 0; i < s->nlisteners; i++) {

@@ -1,6 +1,6 @@
 /*
- * Back ends and objects that devices name: -chardev, -serial, -blockdev, -drive, -netdev,
- * -object. Everything is opened here, before the process is isolated; a device finds its own by
+ * Back ends and objects that devices name: -chardev, -serial, -netdev, -object; disks are in
+ * drives.c. Everything is opened here, before the process is isolated; a device finds its own by
  * id. Control loop.
  *
  * Order: objects first (an iothread has to exist before anything is bound to it), then back
@@ -12,13 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "block/block.h"
 #include "chardev/chr.h"
 #include "machine/machine_int.h"
 #include "net/net.h"
 
-/* One more zeroed element; *list and *n are updated. NULL: no memory. */
-static void *grow(void *list, size_t *n, size_t size)
+void *backends_grow(void *list, size_t *n, size_t size)
 {
 	char **l = list;
 	char *p = realloc(*l, (*n + 1) * size);
@@ -33,13 +31,12 @@ static void *grow(void *list, size_t *n, size_t size)
 	return p;
 }
 
-static int no_memory(struct err *err, const char *what)
+int backends_no_memory(struct err *err, const char *what)
 {
 	return err_set(err, ENOMEM, "%s: out of memory", what);
 }
 
-/* Back ends speak of their files; whoever reads that is told which option it was. */
-static void name_option(struct err *err, const char *option)
+void backends_name_option(struct err *err, const char *option)
 {
 	if (strncmp(err->msg, option, strlen(option))) {
 		err_prefix(err, "%s", option);
@@ -61,9 +58,9 @@ static int object_iothread(struct machine *m, struct opts *o, const char *id, st
 	char comm[64];
 	int ret;
 
-	n = grow(&b->io, &b->nio, sizeof(*n));
+	n = backends_grow(&b->io, &b->nio, sizeof(*n));
 	if (!n) {
-		return no_memory(err, "-object iothread");
+		return backends_no_memory(err, "-object iothread");
 	}
 	snprintf(comm, sizeof(comm), "IO %s", id);
 	n->id = strdup(id);
@@ -77,19 +74,19 @@ static int object_iothread(struct machine *m, struct opts *o, const char *id, st
 static int object_rng(struct machine *m, struct opts *o, const char *id, bool from_file,
 		      struct err *err)
 {
-	struct named_rng *n = grow(&m->be.rng, &m->be.nrng, sizeof(*n));
+	struct named_rng *n = backends_grow(&m->be.rng, &m->be.nrng, sizeof(*n));
 	const char *path = from_file ? opts_get(o, "filename") : NULL;
 
 	if (n) {
 		n->id = strdup(id);
 	}
 	if (!n || !n->id) {
-		return no_memory(err, "-object rng");
+		return backends_no_memory(err, "-object rng");
 	}
 	if (from_file) {
 		n->path = strdup(path ? path : "/dev/urandom");
 		if (!n->path) {
-			return no_memory(err, "-object rng-random");
+			return backends_no_memory(err, "-object rng-random");
 		}
 	}
 	return 0;
@@ -135,10 +132,10 @@ static int chr_add(struct machine *m, struct chr *c, struct err *err)
 		chr_close(c);
 		return -EEXIST;
 	}
-	slot = grow(&m->be.chr, &m->be.nchr, sizeof(*slot));
+	slot = backends_grow(&m->be.chr, &m->be.nchr, sizeof(*slot));
 	if (!slot) {
 		chr_close(c);
-		return no_memory(err, "-chardev");
+		return backends_no_memory(err, "-chardev");
 	}
 	*slot = c;
 	chr_set_rights(c, m->env.rights);
@@ -177,7 +174,7 @@ static int serial_open(struct machine *m, struct err *err)
 	}
 	ret = chr_open_legacy(m->vm.loop, "serial0", text, &c, err);
 	if (ret) {
-		name_option(err, "-serial");
+		backends_name_option(err, "-serial");
 	}
 	if (!ret) {
 		ret = chr_add(m, c, err);
@@ -186,182 +183,6 @@ static int serial_open(struct machine *m, struct err *err)
 		m->be.serial = c;
 	}
 	return ret;
-}
-
-/* --- block --- */
-
-static int blk_add(struct machine *m, const char *what, const char *id, struct opts *o,
-		   struct named_blk **out, struct err *err)
-{
-	struct named_blk *n;
-	int ret;
-
-	if (id && backends_blk(&m->be, id)) {
-		return err_set(err, EEXIST, "%s: the name '%s' is taken by another disk", what, id);
-	}
-	n = grow(&m->be.blk, &m->be.nblk, sizeof(*n));
-	if (!n) {
-		return no_memory(err, what);
-	}
-	ret = blk_open(m->be.graph, o, &n->node, err);
-	if (ret) {
-		name_option(err, what);
-		return ret;
-	}
-	n->id = strdup(id ? id : blk_name(n->node));
-	*out = n;
-	return n->id ? 0 : no_memory(err, what);
-}
-
-static int drive_flash(struct machine *m, struct opts *o, struct err *err)
-{
-	const char *file = opts_get(o, "file"), *format = opts_get(o, "format");
-	const char *unit = opts_get(o, "unit"), *ro = opts_get(o, "readonly");
-	struct flash_drive *f = NULL;
-	bool read_only = false;
-	uint64_t n;
-
-	if (!unit) {
-		unit = opts_get(o, "index");
-	}
-	opts_get(o, "id");
-	if (!file) {
-		return err_set(err, EINVAL, "-drive if=pflash: file=FILE is missing");
-	}
-	if (format && strcmp(format, "raw")) {
-		return err_set(err, EINVAL, "-drive if=pflash,file=%s: format=%s cannot be had; a flash "
-			       "is a raw file", file, format);
-	}
-	if (ro && parse_bool(ro, &read_only)) {
-		return err_set(err, EINVAL, "-drive if=pflash,file=%s: readonly=%s is neither on nor off",
-			       file, ro);
-	}
-	if (unit) {
-		if (parse_u64(unit, &n) || n > 1) {
-			return err_set(err, EINVAL, "-drive if=pflash,file=%s: unit=%s is not 0 (code) "
-				       "or 1 (variables)", file, unit);
-		}
-		f = &m->be.flash[n];
-	} else {
-		f = m->be.flash[0].file ? &m->be.flash[1] : &m->be.flash[0];
-	}
-	if (f->file) {
-		return err_set(err, EEXIST, "-drive if=pflash,file=%s: that unit is taken by %s", file,
-			       f->file);
-	}
-	if (m->cfg->bios) {
-		return err_set(err, EINVAL, "-bios %s and -drive if=pflash,file=%s: both are firmware; "
-			       "keep one", m->cfg->bios, file);
-	}
-	f->file = strdup(file);
-	f->read_only = read_only;
-	return f->file ? opts_check_used(o, err) : no_memory(err, "-drive");
-}
-
-/* -drive's cache modes as the two switches of a node. */
-static int cache_mode(const char *mode, struct opts *o, struct err *err)
-{
-	static const struct {
-		const char *name, *direct, *no_flush;
-	} modes[] = {
-		{"writeback", "off", "off"}, {"none", "on", "off"}, {"unsafe", "off", "on"},
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
-		if (!strcmp(modes[i].name, mode)) {
-			int ret = opts_add(o, "cache.direct", modes[i].direct, err);
-
-			return ret ? ret : opts_add(o, "cache.no-flush", modes[i].no_flush, err);
-		}
-	}
-	return err_set(err, EINVAL, "-drive: cache=%s cannot be had; there are none, writeback and "
-		       "unsafe", mode);
-}
-
-static int drive_disk(struct machine *m, struct opts *o, bool implicit, struct err *err)
-{
-	static const struct {
-		const char *from, *to;
-	} rename[] = {
-		{"file", "filename"},	{"readonly", "read-only"}, {"read-only", "read-only"},
-		{"aio", "aio"},		{"discard", "discard"},	   {"cache.direct", "cache.direct"},
-		{"cache.no-flush", "cache.no-flush"}, {"file.locking", "locking"},
-	};
-	const char *id = opts_get(o, "id"), *serial = opts_get(o, "serial"), *v;
-	const char *format = opts_get(o, "format");
-	struct opts bo = {.what = "-drive"};
-	struct named_blk *n;
-	int ret = 0;
-
-	if (!format) {
-		return err_set(err, EINVAL, "-drive: format= is missing; say format=raw (an image is "
-			       "never probed, because its content is the guest's)");
-	}
-	if (strcmp(format, "raw")) {
-		return err_set(err, EINVAL, "-drive: format=%s is not supported; there is raw", format);
-	}
-	v = opts_get(o, "media");
-	if (v && strcmp(v, "disk")) {
-		return err_set(err, EINVAL, "-drive: media=%s cannot be had; only disk", v);
-	}
-	opts_get(o, "index");
-	ret = opts_add(&bo, "driver", "raw", err);
-	for (size_t i = 0; !ret && i < ARRAY_SIZE(rename); i++) {
-		v = opts_get(o, rename[i].from);
-		if (v) {
-			ret = opts_add(&bo, rename[i].to, v, err);
-		}
-	}
-	v = opts_get(o, "cache");
-	if (!ret && v) {
-		ret = cache_mode(v, &bo, err);
-	}
-	if (!ret) {
-		ret = opts_check_used(o, err);
-	}
-	if (!ret) {
-		ret = blk_add(m, "-drive", id, &bo, &n, err);
-	}
-	opts_fini(&bo);
-	if (ret) {
-		return ret;
-	}
-	if (serial) {
-		n->serial = strdup(serial);
-		if (!n->serial) {
-			return no_memory(err, "-drive");
-		}
-	}
-	n->implicit = implicit ? o : NULL;
-	return 0;
-}
-
-static int drive_open(struct machine *m, struct opts *o, struct err *err)
-{
-	const char *kind = opts_get(o, "if");
-
-	if (kind && !strcmp(kind, "pflash")) {
-		return drive_flash(m, o, err);
-	}
-	if (kind && !strcmp(kind, "none")) {
-		return drive_disk(m, o, false, err);
-	}
-	if (!kind || !strcmp(kind, "virtio")) {
-		return drive_disk(m, o, true, err);
-	}
-	return err_set(err, EINVAL, "-drive: if=%s cannot be had; there are virtio, none and pflash",
-		       kind);
-}
-
-static int blockdev_open(struct machine *m, struct opts *o, struct err *err)
-{
-	const char *name = opts_get(o, "node-name");
-	struct named_blk *n;
-
-	if (!name) {
-		return err_set(err, EINVAL, "-blockdev: node-name=NAME is missing");
-	}
-	return blk_add(m, "-blockdev", name, o, &n, err);
 }
 
 /* --- net --- */
@@ -380,10 +201,10 @@ static int netdev_open(struct machine *m, struct opts *o, struct err *err)
 		p->ops->close(p);
 		return -EEXIST;
 	}
-	slot = grow(&m->be.net, &m->be.nnet, sizeof(*slot));
+	slot = backends_grow(&m->be.net, &m->be.nnet, sizeof(*slot));
 	if (!slot) {
 		p->ops->close(p);
-		return no_memory(err, "-netdev");
+		return backends_no_memory(err, "-netdev");
 	}
 	*slot = p;
 	return 0;
@@ -393,18 +214,15 @@ int backends_open(struct machine *m, struct err *err)
 {
 	const struct vm_config *cfg = m->cfg;
 	struct chr *c;
-	int ret = blk_graph_new(&m->be.graph);
+	int ret = drives_init(m, err);
 
-	if (ret) {
-		return no_memory(err, "-blockdev");
-	}
 	for (size_t i = 0; !ret && i < cfg->objects.count; i++) {
 		ret = object_open(m, &cfg->objects.item[i].opts, err);
 	}
 	for (size_t i = 0; !ret && i < cfg->chardevs.count; i++) {
 		ret = chr_open(m->vm.loop, &cfg->chardevs.item[i].opts, &c, err);
 		if (ret) {
-			name_option(err, "-chardev");
+			backends_name_option(err, "-chardev");
 		}
 		if (!ret) {
 			ret = chr_add(m, c, err);
@@ -414,10 +232,10 @@ int backends_open(struct machine *m, struct err *err)
 		ret = serial_open(m, err);
 	}
 	for (size_t i = 0; !ret && i < cfg->blockdevs.count; i++) {
-		ret = blockdev_open(m, &cfg->blockdevs.item[i].opts, err);
+		ret = drives_blockdev(m, &cfg->blockdevs.item[i].opts, err);
 	}
 	for (size_t i = 0; !ret && i < cfg->drives.count; i++) {
-		ret = drive_open(m, &cfg->drives.item[i].opts, err);
+		ret = drives_drive(m, &cfg->drives.item[i].opts, err);
 	}
 	for (size_t i = 0; !ret && i < cfg->netdevs.count; i++) {
 		ret = netdev_open(m, &cfg->netdevs.item[i].opts, err);
@@ -442,11 +260,7 @@ void backends_close(struct machine *m)
 	for (size_t i = 0; i < b->nnet; i++) {
 		b->net[i]->ops->close(b->net[i]);
 	}
-	for (size_t i = 0; i < b->nblk; i++) {
-		blk_unref(b->blk[i].node);
-		free(b->blk[i].id);
-		free(b->blk[i].serial);
-	}
+	drives_close(b);
 	for (size_t i = 0; i < b->nchr; i++) {
 		chr_close(b->chr[i]);
 	}
@@ -458,25 +272,13 @@ void backends_close(struct machine *m)
 		free(b->rng[i].id);
 		free(b->rng[i].path);
 	}
-	blk_graph_free(b->graph);
 	free(b->flash[0].file);
 	free(b->flash[1].file);
 	free(b->net);
-	free(b->blk);
 	free(b->chr);
 	free(b->io);
 	free(b->rng);
 	memset(b, 0, sizeof(*b));
-}
-
-struct named_blk *backends_blk(struct backends *b, const char *id)
-{
-	for (size_t i = 0; i < b->nblk; i++) {
-		if (b->blk[i].id && !strcmp(b->blk[i].id, id)) {
-			return &b->blk[i];
-		}
-	}
-	return NULL;
 }
 
 struct chr *backends_chr(struct backends *b, const char *id)

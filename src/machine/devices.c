@@ -14,6 +14,7 @@
 
 #include "block/block.h"
 #include "chardev/chr.h"
+#include "block/block.h"
 #include "device/virtio/blk.h"
 #include "device/virtio/console.h"
 #include "device/virtio/net.h"
@@ -37,6 +38,8 @@ struct props {
 	uint16_t queue_size, rx_queue_size, tx_queue_size, num_queues, mtu;
 	uint64_t max_bytes;
 	uint32_t period;
+	char *werror, *rerror, *write_cache;
+	bool share_rw, config_wce;
 	bool mq, csum, guest_csum, gso, guest_tso, mrg_rxbuf;
 	uint32_t max_ports, nr;
 	/* root port */
@@ -63,6 +66,11 @@ static const struct opt_desc props_blk[] = {
 	{"iothread", OPT_STR, P(iothread)},
 	{"queue-size", OPT_U16, P(queue_size), 2, VIRTQ_MAX_SIZE, .def = "256"},
 	{"num-queues", OPT_U16, P(num_queues), 1, VIRTIO_MAX_QUEUES}, /* as many as vCPUs */
+	{"werror", OPT_STR, P(werror)},
+	{"rerror", OPT_STR, P(rerror)},
+	{"write-cache", OPT_STR, P(write_cache)},
+	{"config-wce", OPT_BOOL, P(config_wce), .def = "on"},
+	{"share-rw", OPT_BOOL, P(share_rw), .def = "off"},
 	{NULL},
 };
 static const struct opt_desc props_net[] = {
@@ -181,39 +189,89 @@ static int find_loops(struct making *k, struct loop *loops[VIRTIO_MAX_QUEUES], u
 	return ret ? fail(k, -ret, "%s", why.msg) : 0;
 }
 
+/* The device's own word counts, then that of its -drive, then QEMU's default. */
+static int error_policy(struct making *k, const char *key, const char *text, int of_drive,
+			enum virtio_blk_policy *out)
+{
+	bool read = key[0] == 'r';
+	int p = of_drive >= 0 ? of_drive : read ? VIRTIO_BLK_REPORT : VIRTIO_BLK_ENOSPC;
+
+	if (text && strcmp(text, "auto")) {
+		p = drives_policy(text, read);
+	}
+	*out = (enum virtio_blk_policy)p;
+	return p < 0 ? fail(k, EINVAL, "%s=%s cannot be had; there are auto, report, ignore%s stop%s",
+			    key, text, read ? " and" : ",", read ? "" : " and enospc")
+		     : 0;
+}
+
+static int write_cache(struct making *k, bool of_drive, bool *through)
+{
+	const char *text = k->p->write_cache;
+	bool on;
+
+	*through = of_drive;
+	if (!text || !strcmp(text, "auto")) {
+		return 0;
+	}
+	if (parse_bool(text, &on)) {
+		return fail(k, EINVAL, "write-cache=%s is none of on, off and auto", text);
+	}
+	*through = !on;
+	return 0;
+}
+
+/* drive=: a -drive, which has one device, or any node. */
+static int find_disk(struct making *k, struct named_blk **drive, struct blk_node **node)
+{
+	struct named_blk *b = drives_find(&k->m->be, k->p->drive);
+
+	*drive = b && b->drive ? b : NULL;
+	*node = b ? b->node : blk_find(k->m->be.graph, k->p->drive);
+	if (!*node) {
+		return fail(k, ENOENT, "there is no -drive id=%s and no -blockdev node-name=%s",
+			    k->p->drive, k->p->drive);
+	}
+	if (b && b->drive && b->used) {
+		return fail(k, EBUSY, "drive=%s is used by another device already", k->p->drive);
+	}
+	return 0;
+}
+
 static int make_blk(struct making *k)
 {
-	struct named_blk *b = backends_blk(&k->m->be, k->p->drive);
 	struct virtio_blk_config c = {
 		.queue_size = k->p->queue_size,
 		.num_queues = k->p->num_queues
 				      ? k->p->num_queues
 				      : (uint16_t)MIN(k->m->cfg->cpus, VIRTIO_MAX_QUEUES),
+		.share_rw = k->p->share_rw,
+		.no_config_wce = !k->p->config_wce,
+		.error = disk_errors_add,
+		.error_opaque = k->m->be.disk_errors,
 	};
 	struct loop *loops[VIRTIO_MAX_QUEUES];
+	struct named_blk *b;
+	struct blk_node *node;
 	struct virtio_dev *vd;
-	int ret;
+	int ret = find_disk(k, &b, &node);
 
-	if (!b) {
-		return fail(k, ENOENT, "there is no -drive id=%s and no -blockdev node-name=%s",
-			    k->p->drive, k->p->drive);
-	}
-	if (b->used) {
-		return fail(k, EBUSY, "drive=%s is used by another device already", k->p->drive);
-	}
-	ret = find_loop(k, &c.loop);
-	if (!ret) {
-		ret = find_loops(k, loops, c.num_queues, false, &c.queue_loop);
-	}
+	ret = ret ? ret : error_policy(k, "werror", k->p->werror, b ? b->werror : -1, &c.werror);
+	ret = ret ? ret : error_policy(k, "rerror", k->p->rerror, b ? b->rerror : -1, &c.rerror);
+	ret = ret ? ret : write_cache(k, b && b->write_through, &c.write_through);
+	ret = ret ? ret : find_loop(k, &c.loop);
+	ret = ret ? ret : find_loops(k, loops, c.num_queues, false, &c.queue_loop);
 	if (ret) {
 		return ret;
 	}
-	c.serial = k->p->serial ? k->p->serial : b->serial;
-	ret = virtio_blk_new(&k->m->vm, b->node, &c, k->id, &vd, k->err);
+	c.serial = k->p->serial ? k->p->serial : b ? b->serial : NULL;
+	ret = virtio_blk_new(&k->m->vm, node, &c, k->id, &vd, k->err);
 	if (ret) {
 		return ret;
 	}
-	b->used = true;
+	if (b) {
+		b->used = true;
+	}
 	return put_on_bus_bootable(k, vd, BOOT_DISK);
 }
 

@@ -41,8 +41,16 @@ enum machine_event {
 };
 /* reason: "guest-shutdown", "guest-reset", "host-qmp-quit", "host-qmp-system-reset",
  * "host-signal". */
+/* A disk could not do what the guest asked for (BLOCK_IO_ERROR). */
+struct machine_block_error {
+	char device[64], drive[64], node[64]; /* ids of the device and of its -drive, or "" */
+	bool read;
+	int error;          /* errno */
+	const char *action; /* "report", "ignore", "stop" */
+};
 struct machine_listener {
 	void (*event)(void *opaque, enum machine_event ev, bool guest, const char *reason);
+	void (*block_error)(void *opaque, const struct machine_block_error *e); /* may be NULL */
 	void *opaque;
 	struct list node;
 };
@@ -87,6 +95,11 @@ void machine_on_quit(struct machine *m, machine_done_fn *fn, void *opaque);
  * a machine of the same configuration. */
 int machine_save_fd(struct machine *m, int fd, struct err *err);
 int machine_load_fd(struct machine *m, int fd, struct err *err);
+
+/* The disk of a -drive id= or the node of that name gets another size, and its device tells the guest;
+ * one of the two names is NULL. */
+int machine_block_resize(struct machine *m, const char *device, const char *node_name,
+			 uint64_t size, struct err *err);
 
 /* --- for queries --- */
 const struct vm_config *machine_config(const struct machine *m);

@@ -33,8 +33,14 @@ struct named_blk {
 	struct blk_node *node;
 	struct opts *implicit; /* -drive if=virtio: the device it asks for, or NULL */
 	char *serial;
+	bool drive;            /* of -drive: one device uses it */
 	bool used;
+	/* -drive's, for a device that does not say its own */
+	bool write_through;
+	int werror, rerror;    /* enum virtio_blk_policy, or -1 */
+	int index;             /* or -1 */
 };
+struct disk_errors;
 struct named_rng {
 	char *id;
 	char *path; /* NULL: getrandom */
@@ -48,6 +54,7 @@ struct backends {
 	struct blk_graph *graph;
 	struct named_blk *blk;
 	size_t nblk;
+	struct disk_errors *disk_errors;
 	struct net_port **net;
 	size_t nnet;
 	struct named_loop *io;
@@ -65,11 +72,32 @@ int backends_open(struct machine *m, struct err *err);
 void backends_close(struct machine *m);
 /* Removes the sockets that were made, when the machine could not be: before isolation. */
 void backends_unlink(struct machine *m);
-struct named_blk *backends_blk(struct backends *b, const char *id);
 struct chr *backends_chr(struct backends *b, const char *id);
 struct net_port *backends_net(struct backends *b, const char *id);
 struct loop *backends_io(struct backends *b, const char *id);
 struct named_rng *backends_rng(struct backends *b, const char *id);
+
+/* For the files that open back ends: one more zeroed element, *list and *n are updated (NULL: no memory);
+ * -ENOMEM with a sentence; back ends speak of their files, and whoever reads that is told which option
+ * it was. */
+void *backends_grow(void *list, size_t *n, size_t size);
+int backends_no_memory(struct err *err, const char *what);
+void backends_name_option(struct err *err, const char *option);
+
+/* --- disks: drives.c --- */
+int drives_init(struct machine *m, struct err *err);
+int drives_blockdev(struct machine *m, struct opts *o, struct err *err);
+int drives_drive(struct machine *m, struct opts *o, struct err *err);
+void drives_close(struct backends *b);
+/* By -drive id= or node-name; NULL. */
+struct named_blk *drives_find(struct backends *b, const char *id);
+/* "report", "ignore", "stop", "enospc" (not for reads), as enum virtio_blk_policy, or -1. */
+int drives_policy(const char *text, bool read);
+/* disk_errors.c: what a virtio-blk device is given to tell of its errors: any loop. */
+int disk_errors_new(struct machine *m, struct disk_errors **out);
+void disk_errors_free(struct disk_errors *e);
+struct virtio_blk_error;
+void disk_errors_add(void *opaque, const struct virtio_blk_error *e);
 
 /* Creates every -device (ports before what sits behind them) and the implicit ones. */
 int devices_create(struct machine *m, struct err *err);

@@ -36,6 +36,7 @@ void virtq_defaults(struct virtq *q)
 	q->signalled_valid = false;
 	q->kicks_off = false;
 	q->inflight = 0;
+	q->resets++;
 }
 
 bool virtq_running(const struct virtq *q)

@@ -72,6 +72,7 @@ struct virtq {
 
 	bool resetting;  /* queue_reset was written; the queue is not at its defaults yet */
 	bool awaited;    /* stopping: counted in vd->stopping */
+	uint32_t resets; /* times that it went back to its defaults */
 
 	/* running: host pointers to the rings, checked when the queue is started */
 	_Atomic enum virtq_run run; /* → STOPPED on q->loop, everything else by the control loop */
@@ -116,6 +117,19 @@ static inline void virtq_push(struct virtq *q, const struct virtq_chain *c, uint
 static inline void virtq_unpop(struct virtq *q, const struct virtq_chain *c)
 {
 	q->ring->unpop(q, c);
+}
+/* A popped request stays with the device while the queue is stopped, and comes back before the
+ * running queue takes another one. On q->loop; between ops->queue_stop() and virtq_stopped(), and
+ * inside ops->queue_start(). After a reset (q->resets) there is no such request any more. */
+static inline void virtq_park(struct virtq *q, const struct virtq_chain *c)
+{
+	q->inflight--;
+	q->slots -= c->slots;
+}
+static inline void virtq_unpark(struct virtq *q, const struct virtq_chain *c)
+{
+	q->inflight++;
+	q->slots += c->slots;
 }
 /* Interrupts the driver if it asked for it. */
 static inline void virtq_notify(struct virtq *q)

@@ -16,7 +16,10 @@
  * 3. nothing is allocated after creation.
  *
  * A request that the driver may make but that cannot be done is answered with IOERR or UNSUPP;
- * a chain without room for header or status breaks the device.
+ * a chain without room for header or status breaks the device. What the disk cannot do is up to
+ * the error policy (werror, rerror): with `stop` the request is kept, the machine stops, and the
+ * request is submitted again when its queue starts. While the queue stands still it is parked: not
+ * in flight for the queue. A reset drops it.
  *
  * Write cache: volatile if the node has one, the driver took FLUSH, and it did not switch the
  * cache off (CONFIG_WCE); else every write and write-zeroes is FUA (5.2.6.2).
@@ -34,6 +37,7 @@
 #include <string.h>
 
 #include "base/iov.h"
+#include "core/power.h"
 #include "spec/virtio.h"
 #include "spec/virtio_blk.h"
 
@@ -63,6 +67,8 @@ struct blk_queue {
 	struct blk_chan *chan;
 	bool chan_owned; /* else it is that of an earlier queue on the same loop */
 	struct request *pool, *free;
+	struct request *kept, **kept_end; /* failed, and tried again when the queue starts … */
+	uint32_t resets;                  /* … if it has not been reset since then */
 	unsigned fresh; /* requests of the pool from here on were never used: their pages neither */
 	struct iovec *iovs;
 	struct loop_hook hook;
@@ -72,9 +78,13 @@ struct blk_queue {
 struct virtio_blk {
 	struct virtio_dev vd;
 	struct blk_node *node;
-	struct blk_info info;
+	struct blk_info info;   /* but for its size, which can change: */
+	_Atomic uint64_t sectors;
 	struct blk_user *user;
-	bool read_only;
+	bool read_only, write_through, config_wce;
+	enum virtio_blk_policy rerror, werror;
+	void (*error)(void *opaque, const struct virtio_blk_error *e);
+	void *error_opaque;
 	uint8_t serial[VIRTIO_BLK_ID_BYTES];
 	_Atomic bool writeback;
 	unsigned max_segs;
@@ -108,7 +118,8 @@ static uint64_t blk_features(struct virtio_dev *vd)
 		return f | FEATURE(VIRTIO_BLK_F_RO);
 	}
 	if (b->info.write_cache) {
-		f |= FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_CONFIG_WCE);
+		f |= FEATURE(VIRTIO_BLK_F_FLUSH);
+		f |= b->config_wce ? FEATURE(VIRTIO_BLK_F_CONFIG_WCE) : 0;
 	}
 	if (b->info.can_discard) {
 		f |= FEATURE(VIRTIO_BLK_F_DISCARD);
@@ -125,7 +136,7 @@ static void blk_config_read(struct virtio_dev *vd, unsigned off, void *buf, unsi
 	const struct blk_info *i = &b->info;
 	uint32_t align = MAX(i->discard_granularity, i->block_size) / SECTOR;
 	struct virtio_blk_config_layout c = {
-		.capacity = le64_of(i->size / SECTOR),
+		.capacity = le64_of(atomic_load(&b->sectors)),
 		.seg_max = le32_of(b->max_segs - HDR_STATUS_SEGS - SPLIT_SEGS),
 		.blk_size = le32_of(i->block_size),
 		.topology.min_io_size = le16_of(1),
@@ -159,11 +170,31 @@ static void blk_config_write(struct virtio_dev *vd, unsigned off, const void *bu
 	atomic_store(&b->writeback, v & 1);
 }
 
+static bool writeback_at_first(const struct virtio_blk *b)
+{
+	return b->info.write_cache && !b->write_through;
+}
+
+static void kept_drop(struct blk_queue *bq);
+
 static void blk_reset(struct virtio_dev *vd)
 {
 	struct virtio_blk *b = of_vd(vd);
 
-	atomic_store(&b->writeback, b->info.write_cache);
+	atomic_store(&b->writeback, writeback_at_first(b));
+	/* of a driver that is gone; no queue runs */
+	for (unsigned i = 0; i < b->made; i++) {
+		kept_drop(&b->queue[i]);
+	}
+}
+
+/* The node has another size. Control loop. */
+static void blk_resized(void *opaque)
+{
+	struct virtio_blk *b = opaque;
+
+	atomic_store(&b->sectors, blk_size(b->node) / SECTOR);
+	virtio_config_changed(&b->vd);
 }
 
 static unsigned write_flags(struct virtio_blk *b)
@@ -193,6 +224,7 @@ static void answer(struct request *r, uint8_t status, uint32_t written)
 	bq->free = r;
 }
 
+/* Nothing but the status was written. */
 static void answer_failed(struct request *r, uint8_t status)
 {
 	answer(r, status, r->chain.in_len == 1 ? 1 : 0);
@@ -210,6 +242,64 @@ static void stopped_check(struct blk_queue *bq)
 	}
 }
 
+/* --- errors --- */
+
+/* Their driver has reset them. */
+static void kept_drop(struct blk_queue *bq)
+{
+	while (bq->kept) {
+		struct request *r = bq->kept;
+
+		bq->kept = r->next;
+		r->next = bq->free;
+		bq->free = r;
+	}
+	bq->kept_end = &bq->kept;
+}
+
+/* Keeps a request until the queue starts again. Of a queue that is stopping it is no longer in
+ * flight, so that the machine can stop. */
+static void keep(struct request *r)
+{
+	struct blk_queue *bq = r->bq;
+	struct virtq *q = bq->vq;
+
+	if (!virtq_running(q)) {
+		virtq_park(q, &r->chain);
+	}
+	r->next = NULL;
+	*bq->kept_end = r;
+	bq->kept_end = &r->next;
+}
+
+static void io_failed(struct request *r, int result)
+{
+	struct virtio_blk *b = r->bq->blk;
+	bool read = r->io.op == BLK_READ;
+	enum virtio_blk_policy action = read ? b->rerror : b->werror;
+
+	if (action == VIRTIO_BLK_ENOSPC) {
+		action = result == -ENOSPC ? VIRTIO_BLK_STOP : VIRTIO_BLK_REPORT;
+	}
+	if (b->error) {
+		b->error(b->error_opaque, &(struct virtio_blk_error){
+						  .device = b->vd.name,
+						  .node = b->node,
+						  .read = read,
+						  .error = result,
+						  .action = action,
+					  });
+	}
+	if (action == VIRTIO_BLK_STOP) {
+		keep(r);
+		b->vd.vm->power->request(b->vd.vm->power, POWER_IO_ERROR);
+	} else if (action == VIRTIO_BLK_IGNORE) {
+		answer_failed(r, VIRTIO_BLK_S_OK);
+	} else {
+		answer_failed(r, VIRTIO_BLK_S_IOERR);
+	}
+}
+
 static void io_done(struct blk_req *io, int result)
 {
 	struct request *r = container_of(io, struct request, io);
@@ -221,7 +311,7 @@ static void io_done(struct blk_req *io, int result)
 
 		answer(r, VIRTIO_BLK_S_OK, all ? r->chain.in_len : 0);
 	} else {
-		answer_failed(r, VIRTIO_BLK_S_IOERR);
+		io_failed(r, result);
 	}
 	stopped_check(bq);
 }
@@ -242,7 +332,7 @@ static void batch_end(void *arg)
 static bool range_set(const struct virtio_blk *b, struct blk_req *io, uint64_t sector,
 		      uint64_t bytes)
 {
-	uint64_t capacity = b->info.size / SECTOR;
+	uint64_t capacity = atomic_load_explicit(&b->sectors, memory_order_relaxed);
 
 	if (bytes % SECTOR || !range_within(sector, bytes / SECTOR, capacity)) {
 		return false;
@@ -453,13 +543,41 @@ static void blk_queue_start(struct virtq *q)
 {
 	struct blk_queue *bq = of_vq(q);
 
+	struct request *r;
+
 	bq->unsignalled = false;
 	loop_hook_add(q->loop, &bq->hook);
+	if (bq->resets != q->resets) {
+		kept_drop(bq);
+		bq->resets = q->resets;
+	}
+	r = bq->kept;
+	bq->kept = NULL;
+	bq->kept_end = &bq->kept;
+	while (r) {
+		struct request *next = r->next;
+
+		virtq_unpark(q, &r->chain);
+		blk_submit(bq->chan, &r->io);
+		r = next;
+	}
 }
 
 static void blk_queue_stop(struct virtq *q)
 {
-	stopped_check(of_vq(q));
+	struct blk_queue *bq = of_vq(q);
+	struct request *r = bq->kept;
+
+	/* again, now that the queue does not run */
+	bq->kept = NULL;
+	bq->kept_end = &bq->kept;
+	while (r) {
+		struct request *next = r->next;
+
+		keep(r);
+		r = next;
+	}
+	stopped_check(bq);
 }
 
 /* --- state --- */
@@ -485,9 +603,17 @@ static int blk_save(struct virtio_dev *vd, void *st, struct err *err)
 {
 	struct virtio_blk *b = of_vd(vd);
 
-	(void)err;
+	for (unsigned i = 0; i < b->made; i++) {
+		if (b->queue[i].kept) {
+			return err_set(err, EBUSY,
+				       "%s: requests have failed and wait for their next try; make "
+				       "room on the disk and let the machine go on (cont) before its "
+				       "state is saved",
+				       vd->name);
+		}
+	}
 	*(struct blk_state *)st = (struct blk_state){
-		.capacity = b->info.size / SECTOR,
+		.capacity = atomic_load(&b->sectors),
 		.writeback = atomic_load(&b->writeback),
 	};
 	return 0;
@@ -498,12 +624,12 @@ static int blk_load(struct virtio_dev *vd, const void *st, struct err *err)
 	struct virtio_blk *b = of_vd(vd);
 	const struct blk_state *s = st;
 
-	if (s->capacity != b->info.size / SECTOR) {
+	if (s->capacity != atomic_load(&b->sectors)) {
 		return err_set(err, EINVAL,
 			       "%s: the saved disk has %llu sectors, '%s' has %llu; give the "
 			       "device the disk it was saved with",
 			       vd->name, (unsigned long long)s->capacity, blk_name(b->node),
-			       (unsigned long long)(b->info.size / SECTOR));
+			       (unsigned long long)atomic_load(&b->sectors));
 	}
 	atomic_store(&b->writeback, s->writeback);
 	return 0;
@@ -597,6 +723,7 @@ static int queue_make(struct virtio_blk *b, unsigned index, struct err *err)
 	bq->blk = b;
 	bq->vq = &b->vd.queue[index];
 	bq->hook = (struct loop_hook){.fn = batch_end, .opaque = bq};
+	bq->kept_end = &bq->kept;
 	size = bq->vq->max_size;
 	b->made++;
 	bq->pool = calloc(size, sizeof(*bq->pool));
@@ -627,6 +754,8 @@ static int config_check(const struct virtio_blk_config *cfg, const char *id, str
 	return 0;
 }
 
+static const struct blk_user_ops user_ops = {.resized = blk_resized};
+
 static int node_use(struct virtio_blk *b, const struct virtio_blk_config *cfg, const char *id,
 		    struct err *err)
 {
@@ -641,7 +770,7 @@ static int node_use(struct virtio_blk *b, const struct virtio_blk_config *cfg, c
 							: blk_name(b->node));
 	}
 	snprintf(who, sizeof(who), "device '%.60s'", id);
-	return blk_attach(b->node, who, perm, shared, NULL, NULL, &b->user, err);
+	return blk_attach(b->node, who, perm, shared, &user_ops, b, &b->user, err);
 }
 
 int virtio_blk_new(struct vm *vm, struct blk_node *node, const struct virtio_blk_config *cfg,
@@ -663,7 +792,14 @@ int virtio_blk_new(struct vm *vm, struct blk_node *node, const struct virtio_blk
 	blk_info(node, &b->info);
 	b->read_only = cfg->read_only || b->info.read_only;
 	b->max_segs = MIN(size + SPLIT_SEGS, VIRTQ_MAX_SEGS);
-	atomic_store(&b->writeback, b->info.write_cache);
+	b->write_through = cfg->write_through;
+	b->config_wce = !cfg->no_config_wce;
+	b->rerror = cfg->rerror;
+	b->werror = cfg->werror;
+	b->error = cfg->error;
+	b->error_opaque = cfg->error_opaque;
+	atomic_store(&b->sectors, b->info.size / SECTOR);
+	atomic_store(&b->writeback, writeback_at_first(b));
 	if (cfg->serial) {
 		memcpy(b->serial, cfg->serial, strlen(cfg->serial));
 	}
