@@ -85,6 +85,13 @@ static const struct blk_driver spy_ops = {
 	.close = spy_node_close,
 };
 
+static void spy_resized(void *opaque)
+{
+	blk_tell_resized(&((struct blk_rig *)opaque)->spy.node);
+}
+
+static const struct blk_user_ops spy_user_ops = {.resized = spy_resized};
+
 /* --- the rig --- */
 
 void blk_rig_init_io(struct blk_rig *b, const struct virtio_blk_config *cfg, bool iothread,
@@ -115,7 +122,7 @@ void blk_rig_init_io(struct blk_rig *b, const struct virtio_blk_config *cfg, boo
 	rc = blk_attach(b->fault, "the spy",
 			BLK_PERM_CONSISTENT_READ |
 				(b->fault->info.read_only ? 0 : BLK_PERM_WRITE),
-			BLK_PERM_ALL & ~BLK_PERM_WRITE, NULL, NULL, &b->fault_user, NULL);
+			BLK_PERM_ALL & ~BLK_PERM_WRITE, &spy_user_ops, b, &b->fault_user, NULL);
 	assert(rc == 0);
 	rig_add(&b->r, vd, "disk0");
 	b->hdr = vdrv_alloc(&b->r.d, 4096, 4096);
