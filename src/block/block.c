@@ -254,3 +254,10 @@ void blk_cancel(struct blk_req *r)
 		c->node->drv->cancel(c, r);
 	}
 }
+
+void blk_chan_hurry(struct blk_chan *c)
+{
+	if (c->node->drv->hurry) {
+		c->node->drv->hurry(c);
+	}
+}

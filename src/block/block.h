@@ -175,6 +175,10 @@ unsigned blk_chan_inflight(const struct blk_chan *c);
 /* On its loop: r ends soon, with -ECANCELED or its result. Inside this call nothing is called. */
 void blk_cancel(struct blk_req *r);
 
+/* On its loop: what waits there for a limit (driver=throttle) goes on at once, so that nobody has to
+ * wait for that who waits for the channel to be idle. */
+void blk_chan_hurry(struct blk_chan *c);
+
 /* --- the node as a whole; control loop --- */
 
 enum blk_prealloc {

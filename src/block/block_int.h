@@ -60,6 +60,8 @@ struct blk_driver {
 	/* What follows may be NULL. */
 	/* r was given to submit() and is not done: ends it early if that can be done. */
 	void (*cancel)(struct blk_chan *c, struct blk_req *r);
+	/* What waits for anything but I/O goes on now: see blk_chan_hurry(). */
+	void (*hurry)(struct blk_chan *c);
 	/* A request that c handed down has ended; just before its done(). */
 	void (*ended)(struct blk_chan *c, struct blk_req *r, int result);
 
@@ -208,6 +210,8 @@ void blk_drain_chan_gone(struct blk_chan *c);
 /* graph.c */
 int blk_graph_add(struct blk_graph *g, struct blk_node *n, struct err *err);
 unsigned blk_graph_serial(struct blk_graph *g);
+struct list *blk_graph_groups(struct blk_graph *g); /* of limits: throttle_group.c */
+void blk_throttle_groups_free(struct list *groups);
 /* open.c: the common options of o over those in opt. */
 int blk_common_reopen(struct opts *o, struct blk_node_opt *opt, struct err *err);
 /* file_open.c */
@@ -221,7 +225,7 @@ void blk_tell_resized(struct blk_node *n);
 /* --- drivers --- */
 
 extern const struct blk_driver blk_file_driver, blk_host_device_driver, blk_null_driver,
-	blk_raw_driver;
+	blk_raw_driver, blk_throttle_driver;
 
 /* lock.c: image locks, see there. Takes the bytes for perm and shared on an open file, on top of
  * those for had_perm and had_shared, which it has; -EAGAIN with a sentence if another process is

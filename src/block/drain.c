@@ -60,6 +60,8 @@ static void chan_look(void *arg)
 	pthread_mutex_unlock(&n->lock);
 	if (!c->held) {
 		chan_release(c);
+	} else if (c->inflight) {
+		blk_chan_hurry(c);
 	}
 }
 

@@ -11,6 +11,7 @@ static const struct blk_driver *const drivers[] = {
 	&blk_file_driver,
 	&blk_host_device_driver,
 	&blk_null_driver,
+	&blk_throttle_driver,
 };
 
 const struct blk_driver *blk_driver_nth(unsigned i)

@@ -17,7 +17,7 @@
 #include "block/block_int.h"
 
 struct blk_graph {
-	struct list nodes;
+	struct list nodes, groups;
 	unsigned serial;
 };
 
@@ -29,6 +29,7 @@ int blk_graph_new(struct blk_graph **out)
 		return -ENOMEM;
 	}
 	list_init(&g->nodes);
+	list_init(&g->groups);
 	*out = g;
 	return 0;
 }
@@ -39,7 +40,13 @@ void blk_graph_free(struct blk_graph *g)
 		return;
 	}
 	assert(list_empty(&g->nodes));
+	blk_throttle_groups_free(&g->groups);
 	free(g);
+}
+
+struct list *blk_graph_groups(struct blk_graph *g)
+{
+	return &g->groups;
 }
 
 unsigned blk_graph_serial(struct blk_graph *g)

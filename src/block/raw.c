@@ -98,6 +98,11 @@ static void raw_submit(struct blk_chan *chan, struct blk_req *r)
 	blk_forward(c->below, r, r->off + of_node(chan->node)->offset);
 }
 
+static void raw_hurry(struct blk_chan *chan)
+{
+	blk_chan_hurry(container_of(chan, struct raw_chan, chan)->below);
+}
+
 static int raw_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc prealloc,
 			struct err *err)
 {
@@ -133,6 +138,7 @@ const struct blk_driver blk_raw_driver = {
 	.chan_open = raw_chan_open,
 	.chan_close = raw_chan_close,
 	.submit = raw_submit,
+	.hurry = raw_hurry,
 	.truncate = raw_truncate,
 	.child_resized = raw_child_resized,
 };

@@ -577,6 +577,7 @@ static void blk_queue_stop(struct virtq *q)
 		keep(r);
 		r = next;
 	}
+	blk_chan_hurry(bq->chan);
 	stopped_check(bq);
 }
 
