@@ -162,23 +162,22 @@ static int cmd_quit(struct qmp_server *s, struct qmp_request *rq, json_t **ret, 
 	return 0;
 }
 
-static int cmd_block_resize(struct qmp_server *s, struct qmp_request *rq, json_t **ret,
-			    struct err *err)
-{
-	json_int_t size = json_integer_value(json_object_get(rq->args, "size"));
-
-	if (size <= 0) {
-		return err_set(err, EINVAL, "Parameter 'size' expects a positive number");
-	}
-	return machine_block_resize(s->m, json_string_value(json_object_get(rq->args, "device")),
-				    json_string_value(json_object_get(rq->args, "node-name")),
-				    (uint64_t)size, err);
-}
-
 static const struct qmp_arg args_block_resize[] = {
 	{"device", QMP_STRING, true},
 	{"node-name", QMP_STRING, true},
 	{"size", QMP_INT, false},
+	{NULL},
+};
+static const struct qmp_arg args_block_throttle[] = {
+	{"device", QMP_STRING, true},
+	{"bps", QMP_INT, false}, {"bps_rd", QMP_INT, false}, {"bps_wr", QMP_INT, false},
+	{"iops", QMP_INT, false}, {"iops_rd", QMP_INT, false}, {"iops_wr", QMP_INT, false},
+	{"bps_max", QMP_INT, true}, {"bps_rd_max", QMP_INT, true}, {"bps_wr_max", QMP_INT, true},
+	{"iops_max", QMP_INT, true}, {"iops_rd_max", QMP_INT, true}, {"iops_wr_max", QMP_INT, true},
+	{"bps_max_length", QMP_INT, true}, {"bps_rd_max_length", QMP_INT, true},
+	{"bps_wr_max_length", QMP_INT, true}, {"iops_max_length", QMP_INT, true},
+	{"iops_rd_max_length", QMP_INT, true}, {"iops_wr_max_length", QMP_INT, true},
+	{"iops_size", QMP_INT, true},
 	{NULL},
 };
 static const struct qmp_arg args_capabilities[] = {{"enable", QMP_ARRAY, true}, {NULL}};
@@ -199,7 +198,8 @@ static const struct qmp_arg args_trace_set[] = {
 
 const struct qmp_command qmp_commands[] = {
 	{"qmp_capabilities", cmd_capabilities, args_capabilities, QMP_BEFORE_CAPABILITIES},
-	{"block_resize", cmd_block_resize, args_block_resize, 0},
+	{"block_resize", qmp_block_resize, args_block_resize, 0},
+	{"block_set_io_throttle", qmp_block_set_io_throttle, args_block_throttle, 0},
 	{"cont", cmd_cont, NULL, 0},
 	{"query-chardev", cmd_query_chardev, NULL, 0},
 	{"query-commands", cmd_query_commands, NULL, 0},

@@ -41,6 +41,8 @@ struct qmp_command {
 };
 /* qmp_observe.c */
 qmp_handler qmp_query_stats, qmp_query_stats_schemas, qmp_trace_get, qmp_trace_set;
+/* qmp_block.c */
+qmp_handler qmp_block_resize, qmp_block_set_io_throttle;
 extern const struct qmp_command qmp_commands[];
 extern const unsigned qmp_ncommands;
 /* qmp_cpu.c */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "block/throttle.h"
 #include "chardev/chr.h"
 #include "machine/machine_int.h"
 #include "net/net.h"
@@ -48,7 +49,7 @@ void backends_name_option(struct err *err, const char *option)
 static bool object_taken(struct machine *m, const char *id)
 {
 	return backends_io(&m->be, id) || backends_rng(&m->be, id) ||
-	       memory_find(&m->memory, id);
+	       memory_find(&m->memory, id) || blk_throttle_group_find(m->be.graph, id, NULL);
 }
 
 static int object_iothread(struct machine *m, struct opts *o, const char *id, struct err *err)
@@ -111,11 +112,14 @@ static int object_open(struct machine *m, struct opts *o, struct err *err)
 		ret = object_rng(m, o, id, false, err);
 	} else if (!strcmp(type, "rng-random")) {
 		ret = object_rng(m, o, id, true, err);
+	} else if (!strcmp(type, "throttle-group")) {
+		ret = drives_throttle_group(m, o, id, err);
 	} else if (mem_backend_kind_of(type, &kind)) {
 		ret = memory_object(&m->memory, o, id, kind, err);
 	} else {
 		return err_set(err, EINVAL, "-object: unknown type '%s'; there are iothread, "
-			       "rng-builtin, rng-random, memory-backend-ram, -memfd and -file",
+			       "rng-builtin, rng-random, throttle-group, memory-backend-ram, -memfd "
+			       "and -file",
 			       type);
 	}
 	return ret ? ret : opts_check_used(o, err);

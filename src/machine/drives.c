@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "block/block.h"
+#include "block/throttle.h"
 #include "device/virtio/blk.h"
 #include "machine/machine_int.h"
 
@@ -29,6 +29,7 @@ void drives_close(struct backends *b)
 		blk_unref(b->blk[i].node);
 		free(b->blk[i].id);
 		free(b->blk[i].serial);
+		free(b->blk[i].throttle_group);
 	}
 	free(b->blk);
 	disk_errors_free(b->disk_errors);
@@ -295,6 +296,64 @@ static int drive_cache(struct opts *o, struct opts *node, struct named_blk *set,
 	return mode ? cache_mode(mode, node, set, err) : 0;
 }
 
+/* The node of n behind a throttle node. */
+static int throttle_above(struct machine *m, struct named_blk *n, struct err *err)
+{
+	struct opts o = {.what = "-drive"};
+	struct blk_node *above;
+	int ret = opts_add(&o, "driver", "throttle", err);
+
+	ret = ret ? ret : opts_add(&o, "throttle-group", n->throttle_group, err);
+	ret = ret ? ret : opts_add(&o, "file", blk_name(n->node), err);
+	ret = ret ? ret : blk_open(m->be.graph, &o, &above, err);
+	opts_fini(&o);
+	if (!ret) {
+		blk_unref(n->node); /* the new one has it */
+		n->node = above;
+	}
+	return ret;
+}
+
+/* throttling.* are the limits of a group: of the name given, or of this drive alone. */
+static int drive_throttle(struct machine *m, struct opts *o, struct named_blk *set,
+			  const char *id, struct err *err)
+{
+	const char *group = opts_get(o, "throttling.group");
+	struct blk_limits l = {0};
+	bool any, there = group && blk_throttle_group_find(m->be.graph, group, &l);
+	int ret = blk_limits_read(o, "throttling.", &l, &any, err);
+	char name[64];
+
+	if (ret || (!any && !group)) {
+		return ret;
+	}
+	if (!group) {
+		snprintf(name, sizeof(name), "%.60s", id ? id : "");
+		group = name;
+	}
+	if (!*group) {
+		return err_set(err, EINVAL, "-drive: throttling needs id= or throttling.group=");
+	}
+	set->throttle_group = strdup(group);
+	if (!set->throttle_group) {
+		return backends_no_memory(err, "-drive");
+	}
+	if (!there) {
+		return blk_throttle_group_new(m->be.graph, group, &l, err);
+	}
+	return any ? blk_throttle_group_set(m->be.graph, group, &l, err) : 0;
+}
+
+int drives_throttle_group(struct machine *m, struct opts *o, const char *id, struct err *err)
+{
+	struct blk_limits l = {0};
+	bool any;
+	int ret = blk_limits_read(o, "limits.", &l, &any, err); /* the form that JSON has */
+
+	ret = ret ? ret : blk_limits_read(o, "x-", &l, &any, err);
+	return ret ? ret : blk_throttle_group_new(m->be.graph, id, &l, err);
+}
+
 static int drive_disk(struct machine *m, struct opts *o, bool implicit, struct err *err)
 {
 	const char *id = opts_get(o, "id"), *serial = opts_get(o, "serial");
@@ -308,13 +367,22 @@ static int drive_disk(struct machine *m, struct opts *o, bool implicit, struct e
 	ret = ret ? ret : drive_cache(o, &node, &set, err);
 	ret = ret ? ret : drive_policy(o, "werror", false, &set.werror, err);
 	ret = ret ? ret : drive_policy(o, "rerror", true, &set.rerror, err);
+	ret = ret ? ret : drive_throttle(m, o, &set, id, err);
 	ret = ret ? ret : drive_rest(o, &node, err);
 	ret = ret ? ret : blk_add(m, "-drive", id, &node, &n, err);
 	opts_fini(&node);
 	if (ret) {
+		free(set.throttle_group);
 		return ret;
 	}
 	n->drive = true;
+	n->throttle_group = set.throttle_group;
+	if (n->throttle_group) {
+		ret = throttle_above(m, n, err);
+		if (ret) {
+			return ret;
+		}
+	}
 	n->write_through = set.write_through;
 	n->werror = set.werror;
 	n->rerror = set.rerror;
@@ -372,4 +440,20 @@ int machine_block_resize(struct machine *m, const char *device, const char *node
 		blk_detach(u);
 	}
 	return ret;
+}
+
+int machine_block_throttle(struct machine *m, const char *drive, const struct blk_limits *l,
+			   struct err *err)
+{
+	struct named_blk *b = drives_find(&m->be, drive);
+
+	if (!b || !b->drive) {
+		return err_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "Device '%.64s' not found",
+				     drive);
+	}
+	if (!b->throttle_group) {
+		return err_set(err, ENOTSUP, "drive '%.64s' has no limits that could change; start it "
+			       "with throttling.group=NAME", drive);
+	}
+	return blk_throttle_group_set(m->be.graph, b->throttle_group, l, err);
 }

@@ -101,6 +101,11 @@ int machine_load_fd(struct machine *m, int fd, struct err *err);
 int machine_block_resize(struct machine *m, const char *device, const char *node_name,
 			 uint64_t size, struct err *err);
 
+/* Other limits for a drive that has throttling.*, and for the others of its group. */
+struct blk_limits;
+int machine_block_throttle(struct machine *m, const char *drive, const struct blk_limits *l,
+			   struct err *err);
+
 /* --- for queries --- */
 const struct vm_config *machine_config(const struct machine *m);
 unsigned machine_cpus(const struct machine *m);

@@ -32,7 +32,7 @@ struct named_blk {
 	char *id;              /* -drive id= or node-name */
 	struct blk_node *node;
 	struct opts *implicit; /* -drive if=virtio: the device it asks for, or NULL */
-	char *serial;
+	char *serial, *throttle_group;
 	bool drive;            /* of -drive: one device uses it */
 	bool used;
 	/* -drive's, for a device that does not say its own */
@@ -88,6 +88,7 @@ void backends_name_option(struct err *err, const char *option);
 int drives_init(struct machine *m, struct err *err);
 int drives_blockdev(struct machine *m, struct opts *o, struct err *err);
 int drives_drive(struct machine *m, struct opts *o, struct err *err);
+int drives_throttle_group(struct machine *m, struct opts *o, const char *id, struct err *err);
 void drives_close(struct backends *b);
 /* By -drive id= or node-name; NULL. */
 struct named_blk *drives_find(struct backends *b, const char *id);
