@@ -97,6 +97,8 @@ struct blk_info {
 int blk_graph_new(struct blk_graph **out); /* 0 or -ENOMEM */
 /* Every node is closed by then. Harmless on NULL. */
 void blk_graph_free(struct blk_graph *g);
+/* What a thread of a node (a format's worker) runs first; before nodes are opened. */
+void blk_graph_thread_init(struct blk_graph *g, loop_work_fn *fn, void *arg);
 
 /* Opens what -blockdev's pairs say: driver=…, node-name=…, options of the driver, and its children:
  * file.driver=…, backing.file.filename=… (nested), or file=NODE-NAME; backing= (empty) is none. A

@@ -210,6 +210,9 @@ void blk_drain_chan_gone(struct blk_chan *c);
 /* graph.c */
 int blk_graph_add(struct blk_graph *g, struct blk_node *n, struct err *err);
 unsigned blk_graph_serial(struct blk_graph *g);
+int blk_thread_start(struct blk_graph *g, struct loop *l); /* a thread for l. g may be NULL */
+/* uring_get_threads() with what the graph's threads run first. */
+int blk_threads_get(struct blk_graph *g, struct loop *l, struct uring **out, struct err *err);
 struct list *blk_graph_groups(struct blk_graph *g); /* of limits: throttle_group.c */
 void blk_throttle_groups_free(struct list *groups);
 /* open.c: the common options of o over those in opt. */

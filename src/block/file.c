@@ -28,6 +28,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "block/file_int.h"
 
 #define BOUNCE_SIZE (256 * KiB)
@@ -431,11 +432,27 @@ void blk_file_submit(struct blk_chan *chan, struct blk_req *r)
 
 /* --- channels --- */
 
+/* io_uring, or threads if they are asked for or the host has nothing else. */
+static int ring_get(struct blk_file *f, struct loop *l, struct uring **out, struct err *err)
+{
+	struct err why;
+	int r = f->threads ? -ENOSYS : uring_get(l, out, &why);
+
+	if (r == -ENOSYS || r == -EPERM) {
+		if (!f->threads) {
+			log_warn(f->node.name, "%s. Requests of '%s' are made by threads until then",
+				 why.msg, loop_name(l));
+		}
+		return blk_threads_get(f->node.graph, l, out, err);
+	}
+	return r < 0 ? err_set(err, -r, "%s", why.msg) : 0;
+}
+
 int blk_file_chan_open(struct blk_chan *chan, struct err *err)
 {
 	struct file_chan *c = container_of(chan, struct file_chan, chan);
 	struct blk_file *f = blk_file_of(chan->node);
-	int r = uring_get(chan->loop, &c->ring, err);
+	int r = ring_get(f, chan->loop, &c->ring, err);
 
 	if (r < 0) {
 		return r;

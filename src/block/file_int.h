@@ -15,7 +15,7 @@ struct blk_file {
 	struct blk_node node;
 	char *filename;
 	int fd;
-	bool device;
+	bool device, threads; /* threads: aio=threads */
 	enum blk_locking locking;
 	unsigned lock_perm, lock_shared; /* what the image locks say */
 	/* The real size: info.size is rounded up to whole blocks. Any channel raises it. */

@@ -266,6 +266,7 @@ static int file_open(struct blk_node *n, struct opts *o, struct err *err)
 	c.filename = NULL;
 	n->filename = f->filename;
 	f->locking = (enum blk_locking)c.locking;
+	f->threads = !strcmp(aio_names[c.aio], "threads");
 	f->lock_shared = BLK_PERM_ALL;
 	r = fd_open_auto(f->filename, &n->opt, err);
 	if (r < 0) {

@@ -19,6 +19,8 @@
 struct blk_graph {
 	struct list nodes, groups;
 	unsigned serial;
+	loop_work_fn *thread_init;
+	void *thread_arg;
 };
 
 int blk_graph_new(struct blk_graph **out)
@@ -42,6 +44,22 @@ void blk_graph_free(struct blk_graph *g)
 	assert(list_empty(&g->nodes));
 	blk_throttle_groups_free(&g->groups);
 	free(g);
+}
+
+void blk_graph_thread_init(struct blk_graph *g, loop_work_fn *fn, void *arg)
+{
+	g->thread_init = fn;
+	g->thread_arg = arg;
+}
+
+int blk_thread_start(struct blk_graph *g, struct loop *l)
+{
+	return loop_thread_start(l, g ? g->thread_init : NULL, g ? g->thread_arg : NULL);
+}
+
+int blk_threads_get(struct blk_graph *g, struct loop *l, struct uring **out, struct err *err)
+{
+	return uring_get_threads(l, g ? g->thread_init : NULL, g ? g->thread_arg : NULL, out, err);
 }
 
 struct list *blk_graph_groups(struct blk_graph *g)

@@ -82,7 +82,7 @@ void loop_free(struct loop *l)
 	if (!l) {
 		return;
 	}
-	assert(!l->thread_started && !l->in_round && !l->uring);
+	assert(!l->thread_started && !l->in_round && !l->uring && !l->uring_threads);
 	loop_own(l);
 	/* Somebody may be waiting in loop_call(); and a work that is dropped stays "queued". */
 	loop_work_run(l);

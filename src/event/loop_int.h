@@ -50,7 +50,7 @@ struct loop {
 	struct list hooks_todo; /* not called in this round yet */
 	bool hook_worked;	/* a hook has called back its user: see loop_step() */
 
-	struct uring *uring; /* uring.c; NULL while nobody uses it */
+	struct uring *uring, *uring_threads; /* uring.c; NULL while nobody uses it */
 
 	pthread_t thread;
 	bool thread_started;

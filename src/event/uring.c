@@ -42,18 +42,15 @@
 
 #include "base/log.h"
 #include "event/loop_int.h"
+#include "event/uring_int.h"
 
 #define URING_ENTRIES 256
-#define URING_FILES   64
 #define URING_ROUNDS  4 /* submissions in one hook, when requests complete at once */
-
-struct queue {
-	struct uring_req *head, **end;
-};
 
 struct uring {
 	struct loop *loop;
 	unsigned refs;
+	struct uring_threads *threads; /* in place of the ring, see uring_threads.c; or NULL */
 	struct io_uring ring;
 	int event_fd;
 	struct loop_fd event_watch;
@@ -61,7 +58,7 @@ struct uring {
 	struct loop_work again; /* makes the loop not sleep */
 
 	unsigned inflight, in_ring;
-	struct queue waiting, refused;
+	struct uring_queue waiting, refused;
 
 	bool slot_used[URING_FILES];
 	unsigned slot_users[URING_FILES]; /* requests of inflight */
@@ -69,32 +66,6 @@ struct uring {
 	bool busy; /* done() may be running */
 	bool dead; /* the last reference was put meanwhile */
 };
-
-/* ---- queues ---- */
-
-static void queue_init(struct queue *q)
-{
-	q->head = NULL;
-	q->end = &q->head;
-}
-
-static void queue_push(struct queue *q, struct uring_req *r)
-{
-	r->next = NULL;
-	*q->end = r;
-	q->end = &r->next;
-}
-
-static struct uring_req *queue_pop(struct queue *q)
-{
-	struct uring_req *r = q->head;
-
-	q->head = r->next;
-	if (!q->head) {
-		q->end = &q->head;
-	}
-	return r;
-}
 
 /* ---- from requests to the ring and back ---- */
 
@@ -139,9 +110,14 @@ static void req_queue(struct uring *u, struct uring_req *r)
 	u->inflight++;
 	u->slot_users[r->slot]++;
 	if (r->off > INT64_MAX) {
-		queue_push(&u->refused, r);
+		uring_queue_push(&u->refused, r);
+		if (u->threads) {
+			loop_post(u->loop, &u->again);
+		}
+	} else if (u->threads) {
+		uring_threads_push(u->threads, r);
 	} else if (u->waiting.head || u->in_ring == URING_ENTRIES) {
-		queue_push(&u->waiting, r);
+		uring_queue_push(&u->waiting, r);
 	} else {
 		req_to_sqe(u, r);
 	}
@@ -152,12 +128,12 @@ static void req_queue(struct uring *u, struct uring_req *r)
 static void uring_reap(struct uring *u)
 {
 	struct io_uring_cqe *cqe;
-	struct queue refused = u->refused;
+	struct uring_queue refused = u->refused;
 
 	if (refused.head) {
-		queue_init(&u->refused);
+		uring_queue_init(&u->refused);
 		while (refused.head && !u->dead) {
-			req_finish(u, queue_pop(&refused), -EINVAL);
+			req_finish(u, uring_queue_pop(&refused), -EINVAL);
 		}
 	}
 	while (!u->dead && io_uring_peek_cqe(&u->ring, &cqe) == 0) {
@@ -175,7 +151,7 @@ static void uring_reap(struct uring *u)
 static bool uring_flush(struct uring *u)
 {
 	while (u->waiting.head && u->in_ring < URING_ENTRIES) {
-		req_to_sqe(u, queue_pop(&u->waiting));
+		req_to_sqe(u, uring_queue_pop(&u->waiting));
 	}
 	if (io_uring_sq_ready(&u->ring) == 0) {
 		return false;
@@ -241,7 +217,17 @@ static void uring_event(void *opaque, uint32_t events)
 
 static void uring_again(void *arg)
 {
-	/* The round it made is what was wanted. */
+	struct uring *u = arg;
+	struct uring_queue refused = u->refused;
+
+	/* With a ring the round it made is what was wanted. */
+	if (!u->threads || !refused.head) {
+		return;
+	}
+	uring_queue_init(&u->refused);
+	while (refused.head) {
+		req_finish(u, uring_queue_pop(&refused), -EINVAL); /* the last one may free u */
+	}
 }
 
 /* ---- the ring ---- */
@@ -298,10 +284,10 @@ static int uring_new(struct loop *l, struct uring **out)
 	}
 	u->loop = l;
 	u->refs = 1;
-	u->again = (struct loop_work){.fn = uring_again};
+	u->again = (struct loop_work){.fn = uring_again, .arg = u};
 	u->hook = (struct loop_hook){.fn = uring_before_sleep, .opaque = u};
-	queue_init(&u->waiting);
-	queue_init(&u->refused);
+	uring_queue_init(&u->waiting);
+	uring_queue_init(&u->refused);
 	r = ring_open(&u->ring);
 	if (r) {
 		goto free_uring;
@@ -372,6 +358,38 @@ int uring_get(struct loop *l, struct uring **out, struct err *err)
 	}
 }
 
+int uring_get_threads(struct loop *l, loop_work_fn *init, void *arg, struct uring **out,
+		      struct err *err)
+{
+	struct uring *u = l->uring_threads;
+	int r;
+
+	assert(loop_is_current(l));
+	if (u) {
+		u->refs++;
+		*out = u;
+		return 0;
+	}
+	u = calloc(1, sizeof(*u));
+	if (!u) {
+		return err_set(err, ENOMEM, "threads for disk requests: out of memory");
+	}
+	u->loop = l;
+	u->refs = 1;
+	u->again = (struct loop_work){.fn = uring_again, .arg = u};
+	uring_queue_init(&u->waiting);
+	uring_queue_init(&u->refused);
+	r = uring_threads_new(l, init, arg, u, req_finish, &u->threads);
+	if (r) {
+		free(u);
+		return err_set(err, -r, "threads for disk requests cannot be started: %s",
+			       strerror(-r));
+	}
+	l->uring_threads = u;
+	*out = u;
+	return 0;
+}
+
 /* #syscalls(main,io): close munmap epoll_ctl */
 void uring_put(struct uring *u)
 {
@@ -382,6 +400,12 @@ void uring_put(struct uring *u)
 	/* A request that is still in the kernel would write to memory that has a new owner. */
 	assert(u->inflight == 0);
 	loop_work_cancel(u->loop, &u->again);
+	if (u->threads) {
+		u->loop->uring_threads = NULL;
+		uring_threads_free(u->threads);
+		free(u);
+		return;
+	}
 	loop_hook_del(&u->hook);
 	loop_fd_del(&u->event_watch);
 	u->loop->uring = NULL;
@@ -409,7 +433,12 @@ int uring_file_add(struct uring *u, int fd)
 		if (u->slot_used[slot]) {
 			continue;
 		}
-		r = io_uring_register_files_update(&u->ring, (unsigned)slot, &fd, 1);
+		r = 1;
+		if (u->threads) {
+			uring_threads_file(u->threads, slot, fd);
+		} else {
+			r = io_uring_register_files_update(&u->ring, (unsigned)slot, &fd, 1);
+		}
 		if (r != 1) {
 			return r < 0 ? r : -EIO;
 		}
@@ -427,7 +456,8 @@ void uring_file_del(struct uring *u, int slot)
 	assert(loop_is_current(u->loop));
 	assert(slot >= 0 && slot < URING_FILES && u->slot_used[slot]);
 	assert(u->slot_users[slot] == 0);
-	r = io_uring_register_files_update(&u->ring, (unsigned)slot, &none, 1);
+	r = u->threads ? 1
+		       : io_uring_register_files_update(&u->ring, (unsigned)slot, &none, 1);
 	if (r != 1) {
 		/* The slot stays out of use: what is in it is not known. */
 		log_warn(loop_name(u->loop), "io_uring: file not released: %s", strerror(-r));

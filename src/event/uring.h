@@ -32,11 +32,17 @@ struct uring_req {
 	uint64_t off, len;
 	const struct iovec *iov;
 	unsigned niov;
+	int result; /* internal */
 };
 
 /* The ring of a loop: made on first use, counted. -ENOSYS or -EPERM with a sentence if the host
  * has no io_uring or forbids it; other -errno, with a sentence too. */
 int uring_get(struct loop *l, struct uring **out, struct err *err);
+/* The same requests made by threads of the loop's own, for hosts without io_uring. The first call starts
+ * them (on the main thread, before isolation); init(arg) is what each runs first, or NULL. Another
+ * ring than that of uring_get(). */
+int uring_get_threads(struct loop *l, loop_work_fn *init, void *arg, struct uring **out,
+		      struct err *err);
 /* The last put closes the ring: nothing may be in flight. Also from within done(). */
 void uring_put(struct uring *u);
 

@@ -20,6 +20,7 @@ int drives_init(struct machine *m, struct err *err)
 	if (blk_graph_new(&m->be.graph) || disk_errors_new(m, &m->be.disk_errors)) {
 		return backends_no_memory(err, "-blockdev");
 	}
+	blk_graph_thread_init(m->be.graph, machine_io_thread_init, m);
 	return 0;
 }
 

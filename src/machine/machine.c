@@ -284,7 +284,7 @@ void machine_free(struct machine *m)
 	free(m);
 }
 
-static void io_thread_init(void *arg)
+void machine_io_thread_init(void *arg)
 {
 	struct machine *m = arg;
 
@@ -298,7 +298,7 @@ int machine_start(struct machine *m, struct err *err)
 	int ret;
 
 	for (size_t i = 0; i < m->be.nio; i++) {
-		ret = loop_thread_start(m->be.io[i].loop, io_thread_init, m);
+		ret = loop_thread_start(m->be.io[i].loop, machine_io_thread_init, m);
 		if (ret) {
 			return err_set(err, -ret, "-object iothread,id=%s: the thread cannot be "
 				       "started: %s", m->be.io[i].id, strerror(-ret));

@@ -68,6 +68,9 @@ struct backends {
 	} flash[2];
 };
 
+/* What a thread of the data path runs first; arg is the machine. */
+void machine_io_thread_init(void *arg);
+
 int backends_open(struct machine *m, struct err *err);
 void backends_close(struct machine *m);
 /* Removes the sockets that were made, when the machine could not be: before isolation. */

@@ -19,13 +19,15 @@
 
 #define SIZE (4 * MiB)
 
+static const char *aio = "io_uring"; /* how this run makes its requests */
+
 static void open_file(struct blkrig *r, const char *path, const char *more)
 {
 	char text[300];
 	int rc;
 
-	snprintf(text, sizeof(text), "driver=raw,file.driver=file,file.filename=%s%s", path,
-		 more);
+	snprintf(text, sizeof(text), "driver=raw,file.driver=file,file.aio=%s,file.filename=%s%s",
+		 aio, path, more);
 	rc = blkrig_open(r, text);
 	if (rc < 0) {
 		fail_msg("%s", r->err.msg);
@@ -260,7 +262,8 @@ static void test_direct(void **state)
 	struct blkrig r;
 	int rc;
 
-	snprintf(text, sizeof(text), "driver=file,filename=%s,cache.direct=on", path);
+	snprintf(text, sizeof(text), "driver=file,aio=%s,filename=%s,cache.direct=on", aio,
+		 path);
 	rc = blkrig_open(&r, text);
 	if (rc == -EINVAL && strstr(r.err.msg, "O_DIRECT")) {
 		unlink(path);
@@ -386,5 +389,8 @@ int main(void)
 		cmocka_unit_test(test_random),
 	};
 
-	return cmocka_run_group_tests_name("block file", tests, NULL, NULL);
+	int failed = cmocka_run_group_tests_name("block file", tests, NULL, NULL);
+
+	aio = "threads";
+	return failed + cmocka_run_group_tests_name("block file, threads", tests, NULL, NULL);
 }
