@@ -177,16 +177,20 @@ static bool nothing_to_do(const struct blk_info *i, const struct blk_req *r)
 	       (r->op != BLK_FLUSH && r->len == 0);
 }
 
-void blk_chan_start(struct blk_chan *c, struct blk_req *r)
+/* A read or write that the driver takes as it is: nearly all of them. */
+static bool fits(const struct blk_chan *c, const struct blk_info *i, const struct blk_req *r,
+		 uint64_t size)
+{
+	return r->op <= BLK_WRITE && !c->special && r->len && range_within(r->off, r->len, size) &&
+	       !((r->off | r->len) & (i->align - 1)) && !i->max_transfer && !i->max_iov &&
+	       !(r->flags & BLK_WRITE_COMPRESSED) && (r->op == BLK_READ || !i->read_only);
+}
+
+static void start_closely(struct blk_chan *c, struct blk_req *r, uint64_t size)
 {
 	struct blk_node *n = c->node;
-	uint64_t size = blk_size(n);
 	int error = req_check(n, r, size);
 
-	r->result = 0;
-	r->progress = 0;
-	r->cur = iov_cur_init(r->iov, r->niov);
-	r->bounce = NULL;
 	if (error) {
 		blk_complete_later(r, error);
 	} else if (nothing_to_do(&n->info, r)) {
@@ -196,6 +200,22 @@ void blk_chan_start(struct blk_chan *c, struct blk_req *r)
 		blk_pieces_start(c, r);
 	} else {
 		n->drv->submit(c, r);
+	}
+}
+
+void blk_chan_start(struct blk_chan *c, struct blk_req *r)
+{
+	struct blk_node *n = c->node;
+	uint64_t size = blk_size(n);
+
+	r->result = 0;
+	r->progress = 0;
+	r->cur = iov_cur_init(r->iov, r->niov);
+	r->bounce = NULL;
+	if (fits(c, &n->info, r, size)) {
+		n->drv->submit(c, r);
+	} else {
+		start_closely(c, r, size);
 	}
 }
 

@@ -194,6 +194,12 @@ enum blk_prealloc {
  * above. -ENOTSUP with a sentence. */
 int blk_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc prealloc, struct err *err);
 
+/* For tools: copies up to len bytes inside the kernel, both ranges within their nodes. How many, 0 at the
+ * end of the source's file; -ENOTSUP where that cannot be done (another file system, a format, O_DIRECT);
+ * other -errno. Blocks; no request of either node is in flight there. */
+int64_t blk_copy_range(struct blk_node *src, uint64_t src_off, struct blk_node *dst,
+		       uint64_t dst_off, uint64_t len);
+
 /* Stops a node: new requests of every channel wait in the channel; drained() is called on d->loop,
  * once, when nothing is in flight. Nests. Of two nodes above each other the upper one is
  * drained first. */

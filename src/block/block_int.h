@@ -230,6 +230,8 @@ void blk_tell_resized(struct blk_node *n);
 extern const struct blk_driver blk_file_driver, blk_host_device_driver, blk_null_driver,
 	blk_raw_driver, blk_throttle_driver;
 
+uint64_t blk_raw_offset(const struct blk_node *n); /* of driver=raw */
+
 /* lock.c: image locks, see there. Takes the bytes for perm and shared on an open file, on top of
  * those for had_perm and had_shared, which it has; -EAGAIN with a sentence if another process is
  * in the way, and then nothing has changed. */

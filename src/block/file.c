@@ -90,7 +90,7 @@ static void req_end(struct blk_req *r, int result)
 
 /* --- read and write --- */
 
-static void eof_raise(struct blk_file *f, uint64_t end)
+void blk_file_eof(struct blk_file *f, uint64_t end)
 {
 	uint64_t eof = atomic_load_explicit(&f->eof, memory_order_relaxed);
 
@@ -168,7 +168,7 @@ static void rw_done(struct uring_req *ur, int res)
 	}
 	r->progress += (uint64_t)res;
 	if (r->op == BLK_WRITE) {
-		eof_raise(f, r->off + r->progress);
+		blk_file_eof(f, r->off + r->progress);
 	}
 	if (r->progress >= r->len) {
 		req_end(r, 0);
@@ -250,7 +250,7 @@ static void discard_start(struct blk_req *r)
 static void zero_end(struct blk_req *r, int res)
 {
 	if (res == 0) {
-		eof_raise(file_of(r), r->off + r->len);
+		blk_file_eof(file_of(r), r->off + r->len);
 	}
 	if (res == 0 && (r->flags & BLK_FUA) && !file_of(r)->no_flush) {
 		flush_start(chan_of(r), r);

@@ -48,6 +48,7 @@ int blk_file_chan_open(struct blk_chan *chan, struct err *err);
 void blk_file_chan_close(struct blk_chan *chan);
 void blk_file_submit(struct blk_chan *chan, struct blk_req *r);
 void blk_file_cancel(struct blk_chan *chan, struct blk_req *r);
+void blk_file_eof(struct blk_file *f, uint64_t end); /* it is at least that long */
 /* The node has another fd: the channel's ring has to know. On its loop, drained. */
 int blk_file_chan_refd(struct blk_chan *chan);
 

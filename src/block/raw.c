@@ -30,6 +30,11 @@ static struct blk_raw *of_node(struct blk_node *n)
 	return container_of(n, struct blk_raw, node);
 }
 
+uint64_t blk_raw_offset(const struct blk_node *n)
+{
+	return container_of(n, const struct blk_raw, node)->offset;
+}
+
 /* The window in a child of that size. */
 static int raw_fit(struct blk_raw *w, uint64_t child, struct err *err)
 {

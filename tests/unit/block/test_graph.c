@@ -789,6 +789,52 @@ static void test_reopen(void **state)
 	(void)state;
 }
 
+/* Copies in the kernel, through windows; what is no file says so. */
+static void test_copy_range(void **state)
+{
+	char *from = blkrig_file(NULL, 65536), *to = blkrig_file(NULL, 65536);
+	struct blk_node *src, *dst, *null;
+	struct blk_graph *g;
+	struct blk_user *u;
+	struct blk_io *io;
+	uint64_t word = 0, done = 0;
+	int64_t n = 0;
+	struct err err;
+
+	assert_int_equal(blk_graph_new(&g), 0);
+	assert_int_equal(node_open(g, "driver=raw,read-only=on,offset=8192,filename=", from, "", &src,
+				   &err),
+			 0);
+	assert_int_equal(node_open(g, "driver=raw,offset=4096,filename=", to, "", &dst, &err), 0);
+	assert_int_equal(node_open(g, "driver=null-co", "", "", &null, &err), 0);
+	assert_int_equal(blk_copy_range(src, 0, dst, 0, 4096), -EROFS);
+	assert_int_equal(blk_attach(dst, "t", READ_WRITE, BLK_PERM_ALL, NULL, NULL, &u, &err), 0);
+	assert_int_equal(blk_copy_range(src, 0, dst, UINT64_MAX, 4096), -EINVAL);
+	assert_int_equal(blk_copy_range(null, 0, dst, 0, 4096), -ENOTSUP);
+	while (done < 16384 && (n = blk_copy_range(src, done, dst, done, 16384 - done)) > 0) {
+		done += (uint64_t)n;
+	}
+	if (n != -ENOTSUP) { /* such a file system */
+		assert_int_equal(done, 16384);
+		assert_int_equal(blk_io_open(dst, &io, &err), 0);
+		assert_int_equal(blk_io_read(io, 16376, &word, 8), 0);
+		assert_int_equal(word, 8192 + 16376);
+		assert_int_equal(blk_io_read(io, 16384, &word, 8), 0);
+		assert_int_equal(word, 4096 + 16384);
+		blk_io_close(io);
+	}
+	blk_detach(u);
+	blk_unref(src);
+	blk_unref(dst);
+	blk_unref(null);
+	blk_graph_free(g);
+	unlink(from);
+	unlink(to);
+	free(from);
+	free(to);
+	(void)state;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -806,6 +852,7 @@ int main(void)
 		cmocka_unit_test(test_drain_across_loops),
 		cmocka_unit_test(test_truncate),
 		cmocka_unit_test(test_reopen),
+		cmocka_unit_test(test_copy_range),
 	};
 
 	return cmocka_run_group_tests_name("block graph", tests, NULL, NULL);
