@@ -33,6 +33,9 @@ int opts_parse_lists(struct opts *o, const char *what, const char *text, const c
 /* Adds a pair, copies both (JSON objects become opts this way). The list starts as
  * (struct opts){.what = …}. -EINVAL as above, -ENOMEM; what was there before stays. */
 int opts_add(struct opts *o, const char *key, const char *value, struct err *err);
+/* Adds the pairs of a JSON object; null: a null is an empty value, else it is refused. -EINVAL with a
+ * sentence; some pairs may have been added then. */
+int opts_add_json(struct opts *o, const char *json, bool null, struct err *err);
 void opts_fini(struct opts *o);
 /* NULL if absent; marks it used. The string lives as long as o. */
 const char *opts_get(struct opts *o, const char *key);

@@ -47,9 +47,9 @@ struct blk_driver {
 	bool format;         /* its children's bytes are its own: see blk_child_perm in perm.c */
 	bool protocol;       /* stands on no other node */
 
-	/* n is zeroed but for what block.c fills in (name, opt). Reads its options from o with
-	 * opts_read(), which refuses what is left; children first, with blk_open_child(). Fills in
-	 * n->info. What is open in n when this fails is closed by it, but for children. */
+	/* n is zeroed but for what open.c fills in (name, opt). Reads its options from o with
+	 * opts_read(), which refuses what is left, and opens its children with blk_open_child(): these
+	 * first, or behind blk_child_keys(). Fills in n->info. What is open in n when this fails is closed by it, but for children. */
 	int (*open)(struct blk_node *n, struct opts *o, struct err *err);
 	/* Flushes, frees what open() made, but not n, nor children, which are still there. */
 	void (*close)(struct blk_node *n);
@@ -170,6 +170,8 @@ void blk_node_init(struct blk_node *n, const struct blk_driver *drv, const char 
  * -EINVAL if it is required. On failure of n's open() block.c closes it. */
 int blk_open_child(struct blk_node *n, struct opts *o, const char *role, bool required,
 		   struct blk_node **out, struct err *err);
+/* Leaves the keys of that child to blk_open_child(), so that opts_read() can come before it. */
+void blk_child_keys(struct opts *o, const char *role);
 /* A node that is open already as a child; takes over the caller's reference, also on failure. */
 int blk_add_child(struct blk_node *n, const char *role, struct blk_node *child, struct err *err);
 /* Takes the edge away (replacing a backing file). n is drained. */

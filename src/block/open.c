@@ -11,7 +11,6 @@
  */
 #include <ctype.h>
 #include <errno.h>
-#include <jansson.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,92 +20,16 @@
 
 #define MAX_DEPTH    200
 #define MAX_NAME     31
-#define MAX_JSON     8 /* levels */
 #define JSON_PREFIX  "json:"
 
 static int open_node(struct blk_graph *g, struct opts *o,
 		     unsigned depth, struct blk_node **out, struct err *err);
 
-/* --- JSON --- */
-
-static int json_flatten(struct opts *o, const char *prefix, json_t *v, int depth, struct err *err)
-{
-	char key[256], num[32];
-	const char *name, *text = NULL;
-	json_t *child;
-	size_t i;
-	int r = 0;
-
-	if (depth > MAX_JSON) {
-		return err_set(err, EINVAL, "%s: the JSON value is nested too deeply", o->what);
-	}
-	switch (json_typeof(v)) {
-	case JSON_OBJECT:
-		json_object_foreach (v, name, child) {
-			int n = snprintf(key, sizeof(key), "%s%s%s", prefix, *prefix ? "." : "",
-					 name);
-
-			if (n < 0 || (size_t)n >= sizeof(key)) {
-				return err_set(err, EINVAL, "%s: the key '%.40s…' is too long",
-					       o->what, name);
-			}
-			r = json_flatten(o, key, child, depth + 1, err);
-			if (r) {
-				return r;
-			}
-		}
-		return 0;
-	case JSON_ARRAY:
-		json_array_foreach (v, i, child) {
-			snprintf(key, sizeof(key), "%.200s.%zu", prefix, i);
-			r = json_flatten(o, key, child, depth + 1, err);
-			if (r) {
-				return r;
-			}
-		}
-		return 0;
-	case JSON_STRING:
-		text = json_string_value(v);
-		break;
-	case JSON_INTEGER:
-		snprintf(num, sizeof(num), "%lld", (long long)json_integer_value(v));
-		text = num;
-		break;
-	case JSON_TRUE:
-		text = "on";
-		break;
-	case JSON_FALSE:
-		text = "off";
-		break;
-	case JSON_NULL:
-		text = ""; /* "backing": null */
-		break;
-	default:
-		return err_set(err, EINVAL,
-			       "%s: '%s' has a value of a type that is not supported", o->what,
-			       prefix);
-	}
-	return opts_add(o, prefix, text, err);
-}
-
 int blk_json_opts(struct opts *o, const char *json, struct err *err)
 {
-	json_error_t je;
-	json_t *v;
-	int r;
+	bool name = !strncmp(json, JSON_PREFIX, strlen(JSON_PREFIX));
 
-	if (!strncmp(json, JSON_PREFIX, strlen(JSON_PREFIX))) {
-		json += strlen(JSON_PREFIX);
-	}
-	v = json_loads(json, JSON_REJECT_DUPLICATES, &je);
-	if (!v || !json_is_object(v)) {
-		r = err_set(err, EINVAL, "%s: 'json:%.40s' is no JSON object (%s)", o->what, json,
-			    v ? "another type" : je.text);
-	} else {
-		r = json_flatten(o, "", v, 0, err);
-	}
-	json_decref(v);
-	return r;
+	return opts_add_json(o, name ? json + strlen(JSON_PREFIX) : json, true, err);
 }
 
 /* --- pairs of a child --- */
@@ -130,7 +53,7 @@ static int opts_below(struct opts *o, const char *role, struct opts *out, struct
 		struct opt *p = &o->opt[i];
 		int r;
 
-		if (p->used || strncmp(p->key, role, len) || p->key[len] != '.') {
+		if (strncmp(p->key, role, len) || p->key[len] != '.') {
 			continue;
 		}
 		p->used = true;
@@ -172,26 +95,38 @@ static int inherit_all(struct opts *o, const struct blk_node *above, bool backin
 }
 
 /* filename= beside a driver that stands on a file, with what is said there of that file. */
+static const char *const file_keys[] = {"filename", "aio", "locking", NULL};
+
 static int file_shorthand(struct opts *o, struct opts *below, struct err *err)
 {
-	static const char *const keys[] = {"filename", "aio", "locking"};
+	int r = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-		const char *v = opts_get(o, keys[i]);
+	for (size_t i = 0; file_keys[i] && !r; i++) {
+		const char *v = opts_get(o, file_keys[i]);
 
-		if (!v) {
-			continue;
-		}
-		if (has(below, keys[i])) {
+		if (v && has(below, file_keys[i])) {
 			return err_set(err, EINVAL,
 				       "%s: %s and file.%s are both given; keep one", o->what,
-				       keys[i], keys[i]);
+				       file_keys[i], file_keys[i]);
 		}
-		if (opts_add(below, keys[i], v, err)) {
-			return -EINVAL;
+		r = v ? opts_add(below, file_keys[i], v, err) : 0;
+	}
+	return r;
+}
+
+void blk_child_keys(struct opts *o, const char *role)
+{
+	size_t len = strlen(role);
+
+	opts_get(o, role);
+	for (size_t i = 0; i < o->count; i++) {
+		if (!strncmp(o->opt[i].key, role, len) && o->opt[i].key[len] == '.') {
+			o->opt[i].used = true;
 		}
 	}
-	return 0;
+	for (size_t i = 0; file_keys[i] && !strcmp(role, "file"); i++) {
+		opts_get(o, file_keys[i]);
+	}
 }
 
 static int child_new(struct blk_node *n, struct opts *o, const char *role, struct opts *below,

@@ -62,10 +62,12 @@ static int raw_open(struct blk_node *n, struct opts *o, struct err *err)
 {
 	struct blk_raw *w = of_node(n);
 	struct blk_node *child;
-	int r = blk_open_child(n, o, "file", true, &child, err);
+	int r;
 
+	blk_child_keys(o, "file");
+	r = opts_read(o, raw_rows, w, err);
 	if (!r) {
-		r = opts_read(o, raw_rows, w, err);
+		r = blk_open_child(n, o, "file", true, &child, err);
 	}
 	if (r) {
 		return r;

@@ -240,11 +240,10 @@ static int throttle_open(struct blk_node *n, struct opts *o, struct err *err)
 	struct blk_throttle *t = container_of(n, struct blk_throttle, node);
 	struct throttle_options c = {.group = NULL};
 	struct blk_node *child;
-	int r = blk_open_child(n, o, "file", true, &child, err);
+	int r;
 
-	if (!r) {
-		r = opts_read(o, throttle_rows, &c, err);
-	}
+	blk_child_keys(o, "file");
+	r = opts_read(o, throttle_rows, &c, err);
 	if (!r) {
 		t->group = throttle_group_get(n->graph, c.group);
 		if (!t->group) {
@@ -253,6 +252,9 @@ static int throttle_open(struct blk_node *n, struct opts *o, struct err *err)
 				    "throttle-group,id=%s",
 				    o->what, c.group, c.group);
 		}
+	}
+	if (!r) {
+		r = blk_open_child(n, o, "file", true, &child, err);
 	}
 	if (!r) {
 		blk_info_from(n, child);

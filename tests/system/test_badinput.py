@@ -181,6 +181,28 @@ def check(place, args, *words, **more):
 	(["-S", "-drive", f"if=pflash,file={OVMF_CODE},unit=7"], ["-drive", "unit"]),
 	(["-S", "-blockdev", "driver=raw,filename=x"], ["-blockdev", "node-name"]),
 	(["-S", "-blockdev", "driver=nonsense,node-name=x"], ["-blockdev", "nonsense"]),
+	(["-S", "-blockdev", "driver=null-co,node-name=1x"], ["-blockdev", "node-name"]),
+	(["-S", "-blockdev", "driver=raw,node-name=x,file=nobody"], ["-blockdev", "nobody"]),
+	(["-S", "-blockdev", "driver=throttle,node-name=x,throttle-group=nobody,file.driver=null-co"],
+	 ["-blockdev", "throttle-group", "nobody"]),
+	(["-S", "-object", "throttle-group,id=g,x-iops-total=5,x-iops-read=5"],
+	 ["-object", "iops-total", "iops-read"]),
+	(["-S", "-object", "throttle-group,id=g,x-bps-total-max=5"], ["-object", "bps-total-max"]),
+	*[(["-S", "-drive", f"if=none,id=d,driver=null-co,{more}"], ["-drive", *words]) for more, words in (
+		("cache=nonsense", ["cache=nonsense", "directsync"]), ("werror=nonsense", ["werror=nonsense"]),
+		("rerror=enospc", ["rerror=enospc"]), ("snapshot=on", ["snapshot"]),
+		("copy-on-read=on", ["copy-on-read"]), ("media=floppy", ["media=floppy"]),
+		("index=x", ["index=x"]), ("discard=maybe", ["discard"]),
+		("detect-zeroes=unmap", ["detect-zeroes", "discard=unmap"]),
+		("force-share=on", ["force-share", "read-only"]),
+		("throttling.iops-total=-1", ["throttling.iops-total"]),
+		("throttling.iops-size=5", ["iops-size"]), ("format=raw", ["format", "driver"]))],
+	(["-S", "-drive", "if=none,id=d,driver=null-co", "-device", "virtio-blk-pci,drive=d,werror=nonsense"],
+	 ["-device", "werror=nonsense"]),
+	(["-S", "-drive", "if=none,id=d,driver=null-co", "-device", "virtio-blk-pci,drive=d,write-cache=nonsense"],
+	 ["-device", "write-cache"]),
+	(["-S", "-blockdev", "driver=null-co,node-name=n", "-device", "virtio-blk-pci,drive=n", "-device",
+	  "virtio-blk-pci,drive=n"], ["-device", "share-rw"]),
 	(["-S", "-qmp", "nonsense"], ["-qmp"]),
 	(["-S", "-pidfile", "/nonexistent/pid"], ["-pidfile", "/nonexistent/pid"]),
 	(["-S", "-pidfile", "/"], ["-pidfile", "/"]),
@@ -201,9 +223,11 @@ KINDS = {
 				   "-drive", f"if=pflash,unit=1,format=raw,file={path}"],
 	"drive": lambda path: ["-S", "-drive", f"file={path},format=raw"],
 	"blockdev": lambda path: ["-S", "-blockdev", f"driver=raw,node-name=n,filename={path}"],
+	"node": lambda path: ["-S", "-blockdev", f"driver=file,node-name=f,filename={path}", "-blockdev",
+			      "driver=raw,node-name=n,file=f", "-device", "virtio-blk-pci,drive=n"],
 }
 OPTION = {"kernel": "-kernel", "initrd": "-initrd", "bios": "-bios", "code": "-drive",
-	  "variables": "-drive", "drive": "-drive", "blockdev": "-blockdev"}
+	  "variables": "-drive", "drive": "-drive", "blockdev": "-blockdev", "node": "-device"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -277,10 +301,10 @@ def test_not_what_it_should_be(place, kind):
 	check(place, KINDS[kind](path), OPTION[kind], str(path))
 
 
-def test_image_with_an_odd_size(place):
-	path = place / "odd"
-	path.write_bytes(bytes(1000))
-	check(place, KINDS["drive"](path), "-drive", str(path), "512")
+def test_image_that_is_empty(place):
+	path = place / "empty"
+	path.write_bytes(b"")
+	check(place, KINDS["drive"](path), "-drive", str(path), "truncate")
 
 
 def test_image_that_cannot_be_written(place):
@@ -338,7 +362,7 @@ def locked(path):
 	return wait
 
 
-@pytest.mark.parametrize("kind", ["drive", "blockdev"])
+@pytest.mark.parametrize("kind", ["drive", "node"])
 def test_image_locked_by_another_nemu(place, kind):
 	path, sock = place / "disk", place / "qmp"
 	path.write_bytes(bytes(1 << 20))
