@@ -121,8 +121,13 @@ static int node_apply(struct blk_node *n, struct err *err)
 	}
 	n->perm = perm;
 	n->shared = shared;
-	n->beyond = beyond;
-	n->grow = beyond && n->can_grow && perm & BLK_PERM_RESIZE;
+	/* Requests may be under way: nothing is written that stays as it is. */
+	if (n->beyond != beyond) {
+		n->beyond = beyond;
+	}
+	if (n->grow != (beyond && n->can_grow && perm & BLK_PERM_RESIZE)) {
+		n->grow = !n->grow;
+	}
 	list_for_each (pos, &n->edges) {
 		struct blk_user *e = list_entry(pos, struct blk_user, edge);
 		unsigned cp, cs;

@@ -70,5 +70,7 @@ void loop_timer_run(struct loop *l);
 /* loop_work.c */
 bool loop_work_pending(struct loop *l);
 void loop_work_run(struct loop *l);
+/* A thread with a small stack and the signals of a thread that is not main. 0 or -errno. */
+int loop_thread_create(pthread_t *thread, void *(*fn)(void *), void *arg);
 
 #endif

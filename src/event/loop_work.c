@@ -183,34 +183,41 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-/* #syscalls(main): clone3 mmap mprotect munmap rt_sigprocmask futex */
-int loop_thread_start(struct loop *l, loop_work_fn *thread_init, void *arg)
+int loop_thread_create(pthread_t *thread, void *(*fn)(void *), void *arg)
 {
 	/* Signals are for the main thread, but those that say "this thread is broken". */
 	static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS, SIGABRT, SIGTRAP};
 	sigset_t blocked, old;
 	pthread_attr_t attr;
-	int r;
+	int r = pthread_attr_init(&attr);
 
-	assert(loop_is_current(l) && !l->thread_started && !l->in_round);
-	r = pthread_attr_init(&attr);
 	if (r) {
 		return -r;
 	}
 	pthread_attr_setstacksize(&attr, THREAD_STACK);
-	l->thread_init = thread_init;
-	l->thread_arg = arg;
-	atomic_store(&l->thread_ready, 0);
 	sigfillset(&blocked);
 	for (size_t i = 0; i < ARRAY_SIZE(own); i++) {
 		sigdelset(&blocked, own[i]);
 	}
 	pthread_sigmask(SIG_BLOCK, &blocked, &old);
-	r = pthread_create(&l->thread, &attr, thread_main, l);
+	r = pthread_create(thread, &attr, fn, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
+	return -r;
+}
+
+/* #syscalls(main): clone3 mmap mprotect munmap rt_sigprocmask futex */
+int loop_thread_start(struct loop *l, loop_work_fn *thread_init, void *arg)
+{
+	int r;
+
+	assert(loop_is_current(l) && !l->thread_started && !l->in_round);
+	l->thread_init = thread_init;
+	l->thread_arg = arg;
+	atomic_store(&l->thread_ready, 0);
+	r = loop_thread_create(&l->thread, thread_main, l);
 	if (r) {
-		return -r;
+		return r;
 	}
 	l->thread_started = true;
 	flag_wait(&l->thread_ready);

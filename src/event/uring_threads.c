@@ -13,12 +13,12 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/util.h"
+#include "event/loop_int.h"
 #include "event/uring_int.h"
 
 #define THREADS 8
@@ -156,7 +156,6 @@ int uring_threads_new(struct loop *l, loop_work_fn *init, void *arg, struct urin
 		      uring_finish_fn *finish, struct uring_threads **out)
 {
 	struct uring_threads *t = calloc(1, sizeof(*t));
-	sigset_t all, old;
 	int r = 0;
 
 	if (!t) {
@@ -173,13 +172,10 @@ int uring_threads_new(struct loop *l, loop_work_fn *init, void *arg, struct urin
 	pthread_mutex_init(&t->lock, NULL);
 	pthread_cond_init(&t->more, NULL);
 	pthread_cond_init(&t->ready, NULL);
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
 	while (t->count < THREADS && !r) {
-		r = -pthread_create(&t->thread[t->count], NULL, worker, t);
+		r = loop_thread_create(&t->thread[t->count], worker, t);
 		t->count += r == 0;
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!t->count) {
 		uring_threads_free(t);
 		return r;
