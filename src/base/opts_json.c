@@ -10,8 +10,8 @@
 
 #define MAX_JSON 8 /* levels */
 
-static int json_flatten(struct opts *o, const char *prefix, json_t *v, int depth,
-			bool null, struct err *err)
+static int json_flatten(struct opts *o, const char *prefix, json_t *v, int depth, bool null,
+			struct err *err)
 {
 	char key[256], num[32];
 	const char *name, *text = NULL;
@@ -24,7 +24,8 @@ static int json_flatten(struct opts *o, const char *prefix, json_t *v, int depth
 	}
 	switch (json_typeof(v)) {
 	case JSON_OBJECT:
-		json_object_foreach (v, name, child) {
+		json_object_foreach(v, name, child)
+		{
 			int n = snprintf(key, sizeof(key), "%s%s%s", prefix, *prefix ? "." : "",
 					 name);
 
@@ -39,7 +40,8 @@ static int json_flatten(struct opts *o, const char *prefix, json_t *v, int depth
 		}
 		return 0;
 	case JSON_ARRAY:
-		json_array_foreach (v, i, child) {
+		json_array_foreach(v, i, child)
+		{
 			snprintf(key, sizeof(key), "%.200s.%zu", prefix, i);
 			r = json_flatten(o, key, child, depth + 1, null, err);
 			if (r) {
@@ -81,8 +83,8 @@ int opts_add_json(struct opts *o, const char *json, bool null, struct err *err)
 	int r;
 
 	if (!v) {
-		return err_set(err, EINVAL, "%s: not valid JSON: %s (column %d)", o->what, je.text,
-			       je.column);
+		return err_set(err, EINVAL, "%s: not valid JSON: %s (column %d)", o->what,
+			       je.text, je.column);
 	}
 	if (json_is_object(v)) {
 		r = json_flatten(o, "", v, 0, null, err);

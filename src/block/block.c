@@ -3,14 +3,14 @@
  *
  * Invariants:
  *  1. done() is called exactly once for a request, never inside blk_submit();
- *  2. a driver's submit() sees only ranges inside the node (or beyond its end where it may grow),
- *     aligned to info.align and within the limits; what is not is done in pieces (pieces.c);
+ *  2. a driver's submit() sees only ranges inside the node (or beyond its end where it may
+ *     grow), aligned to info.align and within the limits; what is not is done in pieces (pieces.c);
  *  3. a node outlives its channels, a channel its requests;
- *  4. channels that hand requests down form a chain (`upper`): a request is counted in flight in
- *     each of them from the one where it was submitted to the one where it is.
+ *  4. channels that hand requests down form a chain (`upper`): a request is counted in flight
+ *     in each of them from the one where it was submitted to the one where it is.
  *
- * Threads: a channel belongs to its loop. No lock: what channels of a node share is constant while
- * they are open, except the size.
+ * Threads: a channel belongs to its loop. No lock: what channels of a node share is constant
+ * while they are open, except the size.
  */
 #include "block/block.h"
 
@@ -162,8 +162,7 @@ static int req_check(const struct blk_node *n, const struct blk_req *r, uint64_t
 		bool read = r->op == BLK_READ || r->op == BLK_STATUS;
 
 		/* INT64_MAX is as far as files go. */
-		if (!(read ? n->beyond : n->grow) ||
-		    !range_within(r->off, r->len, INT64_MAX)) {
+		if (!(read ? n->beyond : n->grow) || !range_within(r->off, r->len, INT64_MAX)) {
 			return -EINVAL;
 		}
 	}
@@ -173,17 +172,17 @@ static int req_check(const struct blk_node *n, const struct blk_req *r, uint64_t
 static bool nothing_to_do(const struct blk_info *i, const struct blk_req *r)
 {
 	return (r->op == BLK_FLUSH && !i->write_cache) ||
-	       (r->op == BLK_DISCARD && !i->can_discard) ||
-	       (r->op != BLK_FLUSH && r->len == 0);
+	       (r->op == BLK_DISCARD && !i->can_discard) || (r->op != BLK_FLUSH && r->len == 0);
 }
 
 /* A read or write that the driver takes as it is: nearly all of them. */
 static bool fits(const struct blk_chan *c, const struct blk_info *i, const struct blk_req *r,
 		 uint64_t size)
 {
-	return r->op <= BLK_WRITE && !c->special && r->len && range_within(r->off, r->len, size) &&
-	       !((r->off | r->len) & (i->align - 1)) && !i->max_transfer && !i->max_iov &&
-	       !(r->flags & BLK_WRITE_COMPRESSED) && (r->op == BLK_READ || !i->read_only);
+	return r->op <= BLK_WRITE && !c->special && r->len &&
+	       range_within(r->off, r->len, size) && !((r->off | r->len) & (i->align - 1)) &&
+	       !i->max_transfer && !i->max_iov && !(r->flags & BLK_WRITE_COMPRESSED) &&
+	       (r->op == BLK_READ || !i->read_only);
 }
 
 static void start_closely(struct blk_chan *c, struct blk_req *r, uint64_t size)

@@ -1,12 +1,12 @@
 /*
- * Block nodes, as devices, tools and the control side see them: a graph of named nodes that take
- * requests on buffers. No guest memory, no device, no VM here.
+ * Block nodes, as devices, tools and the control side see them: a graph of named nodes that
+ * take requests on buffers. No guest memory, no device, no VM here.
  *
  *   device, tool ──user──▶ format or filter node ──edge──▶ … ──edge──▶ protocol node (file)
  *
  * A user (struct blk_user) says what it does with a node and what it suffers others to do; an
- * edge between two nodes is a user, too. Permissions travel down the graph, and the image locks of
- * the file at its end follow them.
+ * edge between two nodes is a user, too. Permissions travel down the graph, and the image locks
+ * of the file at its end follow them.
  *
  * Threads: graph, nodes and users belong to the control loop. A channel belongs to one loop;
  * requests are submitted and completed there, without a lock.
@@ -36,7 +36,7 @@ enum {
 	BLK_FUA = 1,              /* on stable storage when it completes */
 	BLK_MAY_UNMAP = 2,        /* write-zeroes may free the blocks */
 	BLK_NO_FALLBACK = 4,      /* write-zeroes: -ENOTSUP instead of writing zeros */
-	BLK_WRITE_COMPRESSED = 8, /* whole clusters, to a format that compresses; else -ENOTSUP */
+	BLK_WRITE_COMPRESSED = 8, /* whole clusters, to a format that can; else -ENOTSUP */
 };
 
 /* What is at an offset: the answer to BLK_STATUS. */
@@ -73,8 +73,8 @@ struct blk_req {
 	int result;
 	uint64_t progress;            /* bytes done */
 	struct iov_cur cur;           /* where they end in iov */
-	struct iovec one;             /* the rest of an entry after a short transfer, or a bounce */
-	void *bounce;                 /* an aligned copy of what the host cannot take in place */
+	struct iovec one;             /* the rest of an entry, or a bounce */
+	void *bounce;                 /* an aligned copy of what cannot be taken in place */
 	struct list node;
 	/* the answer to BLK_STATUS */
 	struct blk_extent status;
@@ -100,15 +100,16 @@ void blk_graph_free(struct blk_graph *g);
 /* What a thread of a node (a format's worker) runs first; before nodes are opened. */
 void blk_graph_thread_init(struct blk_graph *g, loop_work_fn *fn, void *arg);
 
-/* Opens what -blockdev's pairs say: driver=…, node-name=…, options of the driver, and its children:
- * file.driver=…, backing.file.filename=… (nested), or file=NODE-NAME; backing= (empty) is none. A
- * filename "json:{…}" stands for the pairs of that object. filename=F beside a driver that stands on
- * a node means file.filename=F with file.driver=file or host_device as F is.
+/* Opens what -blockdev's pairs say: driver=…, node-name=…, options of the driver, and its
+ * children: file.driver=…, backing.file.filename=… (nested), or file=NODE-NAME; backing=
+ * (empty) is none. A filename "json:{…}" stands for the pairs of that object. filename=F beside
+ * a driver that stands on a node means file.filename=F with file.driver=file or host_device as
+ * F is.
  *
  * Every node: node-name, read-only, auto-read-only, force-share, cache.direct, cache.no-flush,
  * discard=unmap|ignore, detect-zeroes=off|on|unmap. Children that are not named have their
- * parent's read-only, cache.*, force-share and discard if they do not say their own. The content of an image is never
- * probed.
+ * parent's read-only, cache.*, force-share and discard if they do not say their own. The
+ * content of an image is never probed.
  *
  * Takes what it understands from o and refuses the rest (-EINVAL); *out has one reference. g is
  * NULL for a tool's or test's node that stands alone. */
@@ -145,8 +146,8 @@ struct blk_user_ops {
 	void (*resized)(void *opaque); /* may be NULL. Control loop */
 };
 /* Uses the node: perm is what it does, shared what others may do. who is for messages ("device
- * 'disk0'") and copied. -EBUSY with a sentence that names the other user, -EROFS, -EAGAIN if another
- * process has the image locked. Holds a reference. ops may be NULL. */
+ * 'disk0'") and copied. -EBUSY with a sentence that names the other user, -EROFS, -EAGAIN if
+ * another process has the image locked. Holds a reference. ops may be NULL. */
 int blk_attach(struct blk_node *n, const char *who, unsigned perm, unsigned shared,
 	       const struct blk_user_ops *ops, void *opaque, struct blk_user **out,
 	       struct err *err);
@@ -166,19 +167,20 @@ void blk_chan_write_cache(struct blk_chan *c, bool on);
 
 /* Queues a request on its loop. Never fails directly and never calls done() inside: errors come
  * through done(). A range outside the node is -EINVAL, a write to a read-only node -EROFS. Any
- * alignment will do, but info.align is best; what is longer than the limits is cut up. A discard on
- * a node without discard does nothing, as does a flush where nothing is cached; write-zeroes always
- * works. r may be reused inside done().
+ * alignment will do, but info.align is best; what is longer than the limits is cut up. A
+ * discard on a node without discard does nothing, as does a flush where nothing is cached;
+ * write-zeroes always works. r may be reused inside done().
  *
- * On a node below a format, reads past the end give zeros, and writes past the end make the node
- * grow if one of its users has BLK_PERM_RESIZE. */
+ * On a node below a format, reads past the end give zeros, and writes past the end make the
+ * node grow if one of its users has BLK_PERM_RESIZE. */
 void blk_submit(struct blk_chan *c, struct blk_req *r);
 unsigned blk_chan_inflight(const struct blk_chan *c);
-/* On its loop: r ends soon, with -ECANCELED or its result. Inside this call nothing is called. */
+/* On its loop: r ends soon, with -ECANCELED or its result. Inside this call nothing is
+ * called. */
 void blk_cancel(struct blk_req *r);
 
-/* On its loop: what waits there for a limit (driver=throttle) goes on at once, so that nobody has to
- * wait for that who waits for the channel to be idle. */
+/* On its loop: what waits there for a limit (driver=throttle) goes on at once, so that nobody
+ * has to wait for that who waits for the channel to be idle. */
 void blk_chan_hurry(struct blk_chan *c);
 
 /* --- the node as a whole; control loop --- */
@@ -189,20 +191,22 @@ enum blk_prealloc {
 	BLK_PREALLOC_FALLOC,
 	BLK_PREALLOC_FULL,
 };
-/* A user has BLK_PERM_RESIZE. Requests may be in flight: those that were checked against the old
- * size still go through. What is added reads as zeros. Calls resized() of the users, also of nodes
- * above. -ENOTSUP with a sentence. */
-int blk_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc prealloc, struct err *err);
+/* A user has BLK_PERM_RESIZE. Requests may be in flight: those that were checked against the
+ * old size still go through. What is added reads as zeros. Calls resized() of the users, also
+ * of nodes above. -ENOTSUP with a sentence. */
+int blk_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc prealloc,
+		 struct err *err);
 
-/* For tools: copies up to len bytes inside the kernel, both ranges within their nodes. How many, 0 at the
- * end of the source's file; -ENOTSUP where that cannot be done (another file system, a format, O_DIRECT);
- * other -errno. Blocks; no request of either node is in flight there. */
+/* For tools: copies up to len bytes inside the kernel, both ranges within their nodes. How
+ * many, 0 at the end of the source's file; -ENOTSUP where that cannot be done (another file
+ * system, a format, O_DIRECT); other -errno. Blocks; no request of either node is in flight
+ * there. */
 int64_t blk_copy_range(struct blk_node *src, uint64_t src_off, struct blk_node *dst,
 		       uint64_t dst_off, uint64_t len);
 
-/* Stops a node: new requests of every channel wait in the channel; drained() is called on d->loop,
- * once, when nothing is in flight. Nests. Of two nodes above each other the upper one is
- * drained first. */
+/* Stops a node: new requests of every channel wait in the channel; drained() is called on
+ * d->loop, once, when nothing is in flight. Nests. Of two nodes above each other the upper one
+ * is drained first. */
 struct blk_drain {
 	struct loop *loop; /* the caller's */
 	void (*drained)(void *opaque);

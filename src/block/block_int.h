@@ -3,8 +3,8 @@
  *
  * A node's submit() gets requests that block.c has checked and cut to the node's limits (range,
  * alignment, read-only), and ends each with blk_complete() (from the loop, not inside submit),
- * with blk_complete_later() (from anywhere on the loop), or by handing it down with blk_forward().
- * It sees no guest memory and no device.
+ * with blk_complete_later() (from anywhere on the loop), or by handing it down with
+ * blk_forward(). It sees no guest memory and no device.
  */
 #ifndef BLOCK_BLOCK_INT_H
 #define BLOCK_BLOCK_INT_H
@@ -42,14 +42,15 @@ struct blk_node_opt {
 /* A row of drivers.c. */
 struct blk_driver {
 	const char *name;    /* driver=… */
-	size_t node_size;    /* of a structure that begins with struct blk_node; 0: not opened by name */
+	size_t node_size;    /* of what begins with struct blk_node; 0: not opened by name */
 	size_t chan_size;    /* of one that begins with struct blk_chan */
-	bool format;         /* its children's bytes are its own: see blk_child_perm in perm.c */
+	bool format;         /* its children's bytes are its own: see perm.c */
 	bool protocol;       /* stands on no other node */
 
 	/* n is zeroed but for what open.c fills in (name, opt). Reads its options from o with
-	 * opts_read(), which refuses what is left, and opens its children with blk_open_child(): these
-	 * first, or behind blk_child_keys(). Fills in n->info. What is open in n when this fails is closed by it, but for children. */
+	 * opts_read(), which refuses what is left, and opens its children with
+	 * blk_open_child(): these first, or behind blk_child_keys(). Fills in n->info. What is
+	 * open in n when this fails is closed by it, but for children. */
 	int (*open)(struct blk_node *n, struct opts *o, struct err *err);
 	/* Flushes, frees what open() made, but not n, nor children, which are still there. */
 	void (*close)(struct blk_node *n);
@@ -81,7 +82,8 @@ struct blk_driver {
 
 	/* --- formats, for tools --- */
 	/* Makes the image in file, a writable node of size 0 or with old content. */
-	int (*create)(struct blk_graph *g, struct blk_node *file, struct opts *o, struct err *err);
+	int (*create)(struct blk_graph *g, struct blk_node *file, struct opts *o,
+		      struct err *err);
 	int (*check)(struct blk_node *n, struct blk_check *out, unsigned fix, struct err *err);
 	int (*snapshot_list)(struct blk_node *n, struct blk_snapshot **out, size_t *count,
 			     struct err *err);
@@ -104,7 +106,8 @@ struct blk_node {
 	char name[64];
 	unsigned refs;
 	struct list link; /* in the graph */
-	/* size: any thread reads it, see blk_grown(); the rest is constant while channels are open */
+	/* size: any thread reads it, see blk_grown(); the rest is constant while channels are
+	 * open */
 	struct blk_info info;
 	struct blk_node *follows; /* has this child's size, or NULL */
 	struct blk_node_opt opt;
@@ -162,8 +165,9 @@ struct blk_chan {
 
 /* --- nodes --- */
 
-/* n is zeroed and embedded in the caller's structure; drv->node_size 0: it is the caller's, else it was
- * allocated and block.c frees it. One reference. name NULL or "": "#block" and tag. In no graph. */
+/* n is zeroed and embedded in the caller's structure; drv->node_size 0: it is the caller's,
+ * else it was allocated and block.c frees it. One reference. name NULL or "": "#block" and tag.
+ * In no graph. */
 void blk_node_init(struct blk_node *n, const struct blk_driver *drv, const char *name,
 		   unsigned tag);
 /* Opens the child that o describes for that role and uses it. Not there: *out NULL and 0, or
@@ -172,8 +176,10 @@ int blk_open_child(struct blk_node *n, struct opts *o, const char *role, bool re
 		   struct blk_node **out, struct err *err);
 /* Leaves the keys of that child to blk_open_child(), so that opts_read() can come before it. */
 void blk_child_keys(struct opts *o, const char *role);
-/* A node that is open already as a child; takes over the caller's reference, also on failure. */
-int blk_add_child(struct blk_node *n, const char *role, struct blk_node *child, struct err *err);
+/* A node that is open already as a child; takes over the caller's reference, also on
+ * failure. */
+int blk_add_child(struct blk_node *n, const char *role, struct blk_node *child,
+		  struct err *err);
 /* Takes the edge away (replacing a backing file). n is drained. */
 void blk_remove_child(struct blk_node *n, struct blk_node *child);
 /* n->info from its child's: limits, abilities and size. */
@@ -190,8 +196,8 @@ void blk_complete_later(struct blk_req *r, int result);
 /* A channel below c, on its loop, that takes nothing but what c hands down. */
 int blk_chan_open_below(struct blk_chan *c, struct blk_node *child, struct blk_chan **out,
 			struct err *err);
-/* Hands r, which submit() was given, down to a channel of blk_chan_open_below(), with another offset:
- * it ends there, and its off is the old one again then. No other field is changed. */
+/* Hands r, which submit() was given, down to a channel of blk_chan_open_below(), with another
+ * offset: it ends there, and its off is the old one again then. No other field is changed. */
 void blk_forward(struct blk_chan *below, struct blk_req *r, uint64_t off);
 /* r as submit() would get it: for one that waited in the driver. */
 static inline bool blk_op_writes(enum blk_op op)
@@ -234,9 +240,9 @@ extern const struct blk_driver blk_file_driver, blk_host_device_driver, blk_null
 
 uint64_t blk_raw_offset(const struct blk_node *n); /* of driver=raw */
 
-/* lock.c: image locks, see there. Takes the bytes for perm and shared on an open file, on top of
- * those for had_perm and had_shared, which it has; -EAGAIN with a sentence if another process is
- * in the way, and then nothing has changed. */
+/* lock.c: image locks, see there. Takes the bytes for perm and shared on an open file, on top
+ * of those for had_perm and had_shared, which it has; -EAGAIN with a sentence if another
+ * process is in the way, and then nothing has changed. */
 enum blk_locking { BLK_LOCKING_AUTO, BLK_LOCKING_ON, BLK_LOCKING_OFF };
 int blk_lock_file(int fd, const char *filename, unsigned had_perm, unsigned had_shared,
 		  unsigned perm, unsigned shared, enum blk_locking mode, struct err *err);
@@ -254,8 +260,8 @@ int blk_null_new(const char *name, uint64_t size, bool read_only, struct blk_nod
  * into which it can grow. */
 int blk_mem_new(const char *name, uint64_t size, struct blk_node **out, uint8_t **data);
 
-/* fault.c: passes requests on to a child node (whose reference it takes over), but fails, delays or
- * holds some of them. */
+/* fault.c: passes requests on to a child node (whose reference it takes over), but fails,
+ * delays or holds some of them. */
 struct blk_fault_rule {
 	unsigned ops;       /* bits 1 << BLK_…; 0: no request */
 	uint64_t off, len;  /* requests that touch this range; len 0: any */

@@ -1,6 +1,6 @@
 /*
- * Copies from file to file inside the kernel: a file system may share the blocks, a server may copy them
- * itself. For tools: it blocks.
+ * Copies from file to file inside the kernel: a file system may share the blocks, a server may
+ * copy them itself. For tools: it blocks.
  */
 #include <errno.h>
 #include <string.h>
@@ -8,7 +8,8 @@
 
 #include "block/file_int.h"
 
-/* The file behind n and the offset there, through windows of driver=raw; NULL: something else. */
+/* The file behind n and the offset there, through windows of driver=raw; NULL: something
+ * else. */
 static struct blk_file *file_below(struct blk_node *n, uint64_t *off)
 {
 	while (n->drv == &blk_raw_driver) {

@@ -1,13 +1,14 @@
 /*
  * Stopping a node: its channels hold new requests back until the last drain ends.
  *
- * blk_drain_begin() posts to the loop of every channel. There the channel is held from then on, and
- * once nothing is in flight and every done() has returned it is `idle`. A drain is told when every channel is. Channels that open
- * meanwhile are held and idle from the start; channels that close are no longer asked.
+ * blk_drain_begin() posts to the loop of every channel. There the channel is held from then on,
+ * and once nothing is in flight and every done() has returned it is `idle`. A drain is told
+ * when every channel is. Channels that open meanwhile are held and idle from the start;
+ * channels that close are no longer asked.
  *
  * Threads: drains belong to the control loop, `held`, `waiting` and `inflight` to the channel's
- * loop; `draining`, `idle` and the lists are under node->lock, which is no lock of the data path: a
- * channel takes it when it becomes idle while held, and when it opens or closes.
+ * loop; `draining`, `idle` and the lists are under node->lock, which is no lock of the data
+ * path: a channel takes it when it becomes idle while held, and when it opens or closes.
  */
 #include <assert.h>
 

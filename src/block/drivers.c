@@ -7,11 +7,8 @@
 #include "block/block_int.h"
 
 static const struct blk_driver *const drivers[] = {
-	&blk_raw_driver,
-	&blk_file_driver,
-	&blk_host_device_driver,
-	&blk_null_driver,
-	&blk_throttle_driver,
+	&blk_raw_driver,  &blk_file_driver,	&blk_host_device_driver,
+	&blk_null_driver, &blk_throttle_driver,
 };
 
 const struct blk_driver *blk_driver_nth(unsigned i)

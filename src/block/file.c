@@ -13,8 +13,8 @@
  * that is not goes through a bounce buffer. A channel has FILE_BOUNCES of them, made when first
  * needed; a request that finds none free waits for its turn.
  *
- * Size: `eof` is what the file has, as far as is known here. If it shrinks, reads past its end are
- * -EIO. Of a file with an odd size the last block is filled up with zeros.
+ * Size: `eof` is what the file has, as far as is known here. If it shrinks, reads past its end
+ * are -EIO. Of a file with an odd size the last block is filled up with zeros.
  *
  * Untrusted: the content of the file (nothing here looks at it). What the ring does needs no
  * system call of this thread; the ring has restrictions of its own (event/uring.h).
@@ -440,8 +440,9 @@ static int ring_get(struct blk_file *f, struct loop *l, struct uring **out, stru
 
 	if (r == -ENOSYS || r == -EPERM) {
 		if (!f->threads) {
-			log_warn(f->node.name, "%s. Requests of '%s' are made by threads until then",
-				 why.msg, loop_name(l));
+			log_warn(f->node.name,
+				 "%s. Requests of '%s' are made by threads until then", why.msg,
+				 loop_name(l));
 		}
 		return blk_threads_get(f->node.graph, l, out, err);
 	}

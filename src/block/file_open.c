@@ -253,7 +253,8 @@ static int file_open(struct blk_node *n, struct opts *o, struct err *err)
 	if (!r && !*c.filename) {
 		r = err_set(err, EINVAL, "%s: filename is missing; add filename=FILE", o->what);
 	}
-	/* Linux AIO needs O_DIRECT, and who asks for it may count on that; io_uring does it here. */
+	/* Linux AIO needs O_DIRECT, and who asks for it may count on that; io_uring does it
+	 * here. */
 	if (!r && !strcmp(aio_names[c.aio], "native") && !n->opt.direct) {
 		r = err_set(err, EINVAL,
 			    "%s: aio=native needs cache.direct=on; add it, or say aio=io_uring",
@@ -380,7 +381,8 @@ static void refd_on_loop(void *arg)
 	c->result = blk_file_chan_refd(c->chan);
 }
 
-/* Every channel's ring gets f->fd as it is now. Drained, so that no request is on the old one. */
+/* Every channel's ring gets f->fd as it is now. Drained, so that no request is on the old
+ * one. */
 static int chans_refd(struct blk_file *f)
 {
 	struct list *pos;
@@ -395,10 +397,9 @@ static int chans_refd(struct blk_file *f)
 	return r;
 }
 
-/* O_DIRECT of an open file can be switched, its access mode cannot: that is another open file, with
- * the same locks.
- * #syscalls(main): fcntl
- * #syscalls(start): openat -- read-only changes only before isolation */
+/* O_DIRECT of an open file can be switched, its access mode cannot: that is another open file,
+ * with the same locks. #syscalls(main): fcntl #syscalls(start): openat -- read-only changes
+ * only before isolation */
 static int direct_switch(struct blk_file *f, const struct blk_node_opt *to, struct err *err)
 {
 	int flags = fcntl(f->fd, F_GETFL), align = 1;
@@ -412,7 +413,8 @@ static int direct_switch(struct blk_file *f, const struct blk_node_opt *to, stru
 	}
 	if (align > 0 && f->node.info.size % (uint64_t)align) {
 		err_set(err, EINVAL,
-			"disk image '%s': cache.direct=on needs a size that is a multiple of %d",
+			"disk image '%s': cache.direct=on needs a size that is a multiple of "
+			"%d",
 			f->filename, align);
 		align = -EINVAL;
 	} else if (align < 0) {
@@ -463,7 +465,8 @@ static int file_reopen(struct blk_node *n, const struct blk_node_opt *to, struct
 	int r = opts_check_used(o, err);
 
 	if (!r && to->read_only && n->perm & BLK_PERM_WRITE) {
-		r = err_set(err, EBUSY, "disk image '%s' has a user that writes to it", f->filename);
+		r = err_set(err, EBUSY, "disk image '%s' has a user that writes to it",
+			    f->filename);
 	}
 	if (!r && to->direct != f->direct) {
 		r = direct_switch(f, to, err);

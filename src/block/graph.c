@@ -59,7 +59,8 @@ int blk_thread_start(struct blk_graph *g, struct loop *l)
 
 int blk_threads_get(struct blk_graph *g, struct loop *l, struct uring **out, struct err *err)
 {
-	return uring_get_threads(l, g ? g->thread_init : NULL, g ? g->thread_arg : NULL, out, err);
+	return uring_get_threads(l, g ? g->thread_init : NULL, g ? g->thread_arg : NULL, out,
+				 err);
 }
 
 struct list *blk_graph_groups(struct blk_graph *g)

@@ -121,7 +121,12 @@ static int transfer(struct blk_io *io, enum blk_op op, uint64_t off, void *buf, 
 {
 	struct iovec iov = {buf, len};
 	struct wait w = {
-		.req = {.op = op, .flags = flags, .off = off, .len = len, .iov = &iov, .niov = 1},
+		.req = {.op = op,
+			.flags = flags,
+			.off = off,
+			.len = len,
+			.iov = &iov,
+			.niov = 1},
 	};
 
 	return wait_for(io, &w);

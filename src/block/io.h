@@ -1,8 +1,8 @@
 /*
  * Requests that are waited for: for tools, and for threads of format nodes.
  *
- * A blk_io is a private loop with a channel of a node. One thread uses it at a time, and may hand
- * it to another. Each call runs that loop until the request is done; 0 or -errno.
+ * A blk_io is a private loop with a channel of a node. One thread uses it at a time, and may
+ * hand it to another. Each call runs that loop until the request is done; 0 or -errno.
  */
 #ifndef BLOCK_IO_H
 #define BLOCK_IO_H
@@ -15,7 +15,8 @@ struct blk_io;
 
 /* On the main thread, before isolation: the loop makes its io_uring here. */
 int blk_io_open(struct blk_node *n, struct blk_io **out, struct err *err);
-/* Another node's channel on the same loop, so that requests of both can be in flight at once. */
+/* Another node's channel on the same loop, so that requests of both can be in flight at
+ * once. */
 int blk_io_open_beside(struct blk_io *io, struct blk_node *n, struct blk_io **out,
 		       struct err *err);
 void blk_io_close(struct blk_io *io); /* harmless on NULL; those beside it first */

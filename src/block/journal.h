@@ -2,14 +2,14 @@
  * A disk in memory that remembers every write, for tests of what a loss of power leaves behind.
  *
  * The node behaves as a file does: it grows when a format writes past its end, and it can be
- * truncated. Time is counted in moments: each begin and each end of a write or flush is one. At a
- * moment, a write is durable if it ended before a flush began that has ended by then, or if it was
- * FUA and has ended. Of every other write that has begun, any 512-byte sector may be on the disk or
- * not, in any order; of several to one sector it may be any of them.
+ * truncated. Time is counted in moments: each begin and each end of a write or flush is one. At
+ * a moment, a write is durable if it ended before a flush began that has ended by then, or if
+ * it was FUA and has ended. Of every other write that has begun, any 512-byte sector may be on
+ * the disk or not, in any order; of several to one sector it may be any of them.
  *
  *	blk_journal_new("j", NULL, 0, &node, &j);          a disk, first of size 0
  *	… a format on it: blk_attach(), blk_open() with file=j, writes …
- *	flushed = blk_journal_now(j);                      after a flush: what was written is safe
+ *	flushed = blk_journal_now(j);                  after a flush: all of it is safe
  *	… more writes …
  *	for (at = flushed; at <= blk_journal_now(j); at++)
  *		blk_journal_image(j, &(struct blk_crash){.at = at, .unsynced = BLK_CRASH_SOME,
@@ -24,8 +24,8 @@
 
 struct blk_journal;
 
-/* base: size bytes that are durable from the start, copied; NULL: zeros. *j lives as long as the
- * node. -ENOMEM. */
+/* base: size bytes that are durable from the start, copied; NULL: zeros. *j lives as long as
+ * the node. -ENOMEM. */
 int blk_journal_new(const char *name, const void *base, uint64_t size, struct blk_node **out,
 		    struct blk_journal **j);
 /* The same in a graph, so that file=NAME finds it. */
@@ -41,11 +41,11 @@ struct blk_crash {
 	enum {
 		BLK_CRASH_KEEP, /* all that has begun is on the disk */
 		BLK_CRASH_LOSE, /* nothing but what is durable */
-		BLK_CRASH_SOME, /* of each write that is not durable: all, nothing, or some sectors */
+		BLK_CRASH_SOME, /* of each other write: all, nothing, or some sectors */
 	} unsynced;
 	uint64_t seed;          /* decides with BLK_CRASH_SOME */
-	/* Decides instead, if it is not NULL: is this sector of this write (counted from 0 over all
-	 * writes, zeroes, discards and truncations) on the disk? */
+	/* Decides instead, if it is not NULL: is this sector of this write (counted from 0 over
+	 * all writes, zeroes, discards and truncations) on the disk? */
 	bool (*keep)(void *opaque, unsigned write, uint64_t sector);
 	void *opaque;
 };

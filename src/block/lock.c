@@ -7,9 +7,9 @@
  * that contradicts; both may give up in a race, but never do both go on. The bytes need not
  * exist in the file.
  *
- * The locks belong to the open file, so they end with the process, however it ends. Closing does
- * not end them at once: an io_uring keeps its files for a moment after it was closed, and whoever
- * opens the image next would find it in use. So they are given back before that.
+ * The locks belong to the open file, so they end with the process, however it ends. Closing
+ * does not end them at once: an io_uring keeps its files for a moment after it was closed, and
+ * whoever opens the image next would find it in use. So they are given back before that.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +21,7 @@
 #define LOCK_USED_BASE	 100
 #define LOCK_DENIED_BASE 200
 
-#define RIGHTS		 4 /* BLK_PERM_…, by bit number */
+#define RIGHTS 4 /* BLK_PERM_…, by bit number */
 
 /* #syscalls(main): fcntl */
 static int byte_lock(int fd, off_t byte)

@@ -2,12 +2,12 @@
  * From -blockdev's pairs to a node: driver, common options, children.
  *
  * A child is described by pairs with its role in front (file.driver=…), by a node's name
- * (file=NAME), or, for the file of a node that stands on one, by filename= alone. Children described
- * that way inherit what they do not say themselves. The content of an image is never probed: driver=
- * says what it is.
+ * (file=NAME), or, for the file of a node that stands on one, by filename= alone. Children
+ * described that way inherit what they do not say themselves. The content of an image is never
+ * probed: driver= says what it is.
  *
- * Untrusted: pairs may come from a QMP client or, for a backing file, from an image; their number is
- * bounded by struct opts, and MAX_DEPTH bounds how deep nodes are nested.
+ * Untrusted: pairs may come from a QMP client or, for a backing file, from an image; their
+ * number is bounded by struct opts, and MAX_DEPTH bounds how deep nodes are nested.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -18,12 +18,12 @@
 
 #include "block/block_int.h"
 
-#define MAX_DEPTH    200
-#define MAX_NAME     31
-#define JSON_PREFIX  "json:"
+#define MAX_DEPTH   200
+#define MAX_NAME    31
+#define JSON_PREFIX "json:"
 
-static int open_node(struct blk_graph *g, struct opts *o,
-		     unsigned depth, struct blk_node **out, struct err *err);
+static int open_node(struct blk_graph *g, struct opts *o, unsigned depth, struct blk_node **out,
+		     struct err *err);
 
 int blk_json_opts(struct opts *o, const char *json, struct err *err)
 {
@@ -169,8 +169,9 @@ int blk_open_child(struct blk_node *n, struct opts *o, const char *role, bool re
 		if (child) {
 			blk_ref(child);
 		} else {
-			r = err_set(err, ENOENT, "%s: there is no node '%s' for %s=; open it first",
-				    o->what, name, role);
+			r = err_set(err, ENOENT,
+				    "%s: there is no node '%s' for %s=; open it first", o->what,
+				    name, role);
 		}
 	} else if (below.count) {
 		r = child_new(n, o, role, &below, &child, err);
@@ -247,21 +248,24 @@ static int common_read(struct opts *o, struct common *c, struct err *err)
 			    o->what);
 	}
 	if (!r && c->opt.force_share && !c->opt.read_only) {
-		r = err_set(err, EINVAL, "%s: force-share=on needs read-only=on; add it", o->what);
+		r = err_set(err, EINVAL, "%s: force-share=on needs read-only=on; add it",
+			    o->what);
 	}
 	return r;
 }
 
 static int name_check(const struct opts *o, const char *name, struct err *err)
 {
-	size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-				  "-._");
+	size_t len =
+		strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+			     "-._");
 
 	if (!isalpha((unsigned char)name[0]) || name[len] || len > MAX_NAME) {
-		return err_set(err, EINVAL,
-			       "%s: node-name=%.40s is no name: a letter, then letters, digits, "
-			       "'-', '.' and '_', at most %d characters",
-			       o->what, name, MAX_NAME);
+		return err_set(
+			err, EINVAL,
+			"%s: node-name=%.40s is no name: a letter, then letters, digits, "
+			"'-', '.' and '_', at most %d characters",
+			o->what, name, MAX_NAME);
 	}
 	return 0;
 }
@@ -319,8 +323,8 @@ static void node_abort(struct blk_node *n)
 	free(n);
 }
 
-static int node_open(struct blk_graph *g, struct opts *o, const struct common *c, unsigned depth,
-		     struct blk_node **out, struct err *err)
+static int node_open(struct blk_graph *g, struct opts *o, const struct common *c,
+		     unsigned depth, struct blk_node **out, struct err *err)
 {
 	const struct blk_driver *drv;
 	struct blk_node *n;
@@ -385,8 +389,8 @@ static int json_expand(struct opts *o, struct opts *out, struct err *err)
 	return r;
 }
 
-static int open_node(struct blk_graph *g, struct opts *o,
-		     unsigned depth, struct blk_node **out, struct err *err)
+static int open_node(struct blk_graph *g, struct opts *o, unsigned depth, struct blk_node **out,
+		     struct err *err)
 {
 	struct common c = {.node_name = NULL};
 	struct opts expanded;
@@ -427,7 +431,8 @@ int blk_common_reopen(struct opts *o, struct blk_node_opt *opt, struct err *err)
 	int r = common_read(o, &c, err);
 
 	if (!r && c.node_name) {
-		r = err_set(err, EINVAL, "%s: node-name cannot be changed; leave it away", o->what);
+		r = err_set(err, EINVAL, "%s: node-name cannot be changed; leave it away",
+			    o->what);
 	}
 	if (!r) {
 		*opt = c.opt;

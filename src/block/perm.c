@@ -1,19 +1,19 @@
 /*
  * Users of nodes, and what they permit each other.
  *
- * A user has `perm`, what it does, and `shared`, what it suffers others to do. Two users of a node
- * agree if neither does what the other does not share. What all users of a node do and share
- * together is asked of its children (child_perm), and of the image locks at the end (set_perm). A
- * change is tried from top to bottom; where somebody disagrees, all is put back.
+ * A user has `perm`, what it does, and `shared`, what it suffers others to do. Two users of a
+ * node agree if neither does what the other does not share. What all users of a node do and
+ * share together is asked of its children (child_perm), and of the image locks at the end
+ * (set_perm). A change is tried from top to bottom; where somebody disagrees, all is put back.
  *
  * What a node asks of a child:
  *   filter   what it is asked for itself
- *   format   of its file: to read, and if it is writable to write and resize; nobody else may write or
- *            resize. Of its backing file: to read; nobody may write to it, unless all of its own
- *            users share that
+ *   format   of its file: to read, and if it is writable to write and resize; nobody else may
+ *            write or resize. Of its backing file: to read; nobody may write to it, unless all
+ *            of its own users share that
  *
- * Threads: control loop; `beyond` and `grow` are read on channels' loops, and change only while a
- * user comes or goes.
+ * Threads: control loop; `beyond` and `grow` are read on channels' loops, and change only while
+ * a user comes or goes.
  */
 #include <assert.h>
 #include <errno.h>

@@ -1,20 +1,20 @@
 /*
- * Requests that fit no call of the driver: longer than the node's limits, not aligned to info.align,
- * past the end of a node below a format, or a write of zeros with detect-zeroes. They are done in
- * pieces, one after the other, each a request of its own to the same driver.
+ * Requests that fit no call of the driver: longer than the node's limits, not aligned to
+ * info.align, past the end of a node below a format, or a write of zeros with detect-zeroes.
+ * They are done in pieces, one after the other, each a request of its own to the same driver.
  *
- *   read          whole blocks into a buffer, where the caller's part begins or ends inside a block
- *   write, zeroes a block at a time is read, changed and written where only a part of it changes
+ *   read          whole blocks into a buffer, where the caller's part is not whole blocks
+ *   write, zeroes a block at a time is read, changed and written where a part of it changes
  *   discard       the whole blocks in it
  *
- * Two writes to parts of one block must not read it at the same time: node->partial has the blocks
- * that are being changed, in order of arrival, over all channels of the node. An entry may go on
- * when no earlier one is on the same block; who leaves lets the next one go. (A write of whole
- * blocks does not look there: who has it in flight at once with another write to the same bytes
- * gets either.)
+ * Two writes to parts of one block must not read it at the same time: node->partial has the
+ * blocks that are being changed, in order of arrival, over all channels of the node. An entry
+ * may go on when no earlier one is on the same block; who leaves lets the next one go. (A write
+ * of whole blocks does not look there: who has it in flight at once with another write to the
+ * same bytes gets either.)
  *
- * Threads: a piece is on its channel's loop; node->partial is under node->lock, which only writes of
- * parts of blocks take. A channel keeps some pieces for the next request.
+ * Threads: a piece is on its channel's loop; node->partial is under node->lock, which only
+ * writes of parts of blocks take. A channel keeps some pieces for the next request.
  */
 #include <assert.h>
 #include <errno.h>
@@ -69,7 +69,7 @@ static bool all_zero(const struct iovec *iov, unsigned n)
 
 static uint64_t limit_of(const struct blk_info *i, enum blk_op op)
 {
-	uint64_t max = op == BLK_DISCARD	    ? i->max_discard
+	uint64_t max = op == BLK_DISCARD	? i->max_discard
 		       : op == BLK_WRITE_ZEROES ? i->max_zeroes
 						: i->max_transfer;
 
@@ -243,8 +243,9 @@ static void partial_leave(struct blk_piece *p)
 
 /* --- steps --- */
 
-/* How many iovecs of whole, from where it is, hold at most len bytes, and not fewer than a block; they
- * are copied to p->iov, and *len is what they hold, a multiple of align. 0: not even a block. */
+/* How many iovecs of whole, from where it is, hold at most len bytes, and not fewer than a
+ * block; they are copied to p->iov, and *len is what they hold, a multiple of align. 0: not
+ * even a block. */
 static unsigned iov_slice(struct blk_piece *p, uint64_t *len, unsigned max_iov, uint32_t align)
 {
 	struct iov_cur cur = p->whole->cur;
@@ -356,7 +357,8 @@ static void status_step(struct blk_piece *p, uint64_t pos, uint64_t size)
 	struct blk_req *r = p->whole;
 
 	if (pos >= size) {
-		r->status = (struct blk_extent){.len = r->len, .flags = BLK_EXT_ZERO | BLK_EXT_EOF};
+		r->status =
+			(struct blk_extent){.len = r->len, .flags = BLK_EXT_ZERO | BLK_EXT_EOF};
 		piece_end(p, 0);
 		return;
 	}

@@ -1,6 +1,6 @@
 /*
- * driver=raw: the bytes of its child, all of them or `size` bytes from `offset` on. A request is
- * handed down as it is, with another offset.
+ * driver=raw: the bytes of its child, all of them or `size` bytes from `offset` on. A request
+ * is handed down as it is, with another offset.
  *
  * The size is the child's, rounded up to whole sectors, if neither offset nor size is given.
  */
@@ -41,18 +41,20 @@ static int raw_fit(struct blk_raw *w, uint64_t child, struct err *err)
 	struct blk_node *n = &w->node;
 
 	if (w->offset > child || w->size > child - w->offset) {
-		return err_set(err, EINVAL,
-			       "driver=raw: offset=%llu and size=%llu are not within '%s', which "
-			       "has %llu bytes",
-			       (unsigned long long)w->offset, (unsigned long long)w->size,
-			       blk_filename(n), (unsigned long long)child);
+		return err_set(
+			err, EINVAL,
+			"driver=raw: offset=%llu and size=%llu are not within '%s', which "
+			"has %llu bytes",
+			(unsigned long long)w->offset, (unsigned long long)w->size,
+			blk_filename(n), (unsigned long long)child);
 	}
 	if (w->offset % n->info.align || w->size % 512) {
-		return err_set(err, EINVAL,
-			       "driver=raw: offset=%llu is no multiple of %u, or size=%llu none of "
-			       "512",
-			       (unsigned long long)w->offset, n->info.align,
-			       (unsigned long long)w->size);
+		return err_set(
+			err, EINVAL,
+			"driver=raw: offset=%llu is no multiple of %u, or size=%llu none of "
+			"512",
+			(unsigned long long)w->offset, n->info.align,
+			(unsigned long long)w->size);
 	}
 	blk_set_size(n, w->size ? w->size : child - w->offset);
 	return 0;
@@ -117,7 +119,8 @@ static int raw_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc pre
 
 	if (w->size) {
 		return err_set(err, ENOTSUP,
-			       "disk '%s' cannot be resized, because its size= is fixed", n->name);
+			       "disk '%s' cannot be resized, because its size= is fixed",
+			       n->name);
 	}
 	if (size > INT64_MAX - w->offset) {
 		return err_set(err, EFBIG, "disk '%s': the size is too large", n->name);

@@ -16,7 +16,8 @@ int blk_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc prealloc, 
 			       n->drv->name);
 	}
 	if (n->info.read_only) {
-		return err_set(err, EROFS, "disk '%s' is read-only and cannot be resized", n->name);
+		return err_set(err, EROFS, "disk '%s' is read-only and cannot be resized",
+			       n->name);
 	}
 	if (!(n->perm & BLK_PERM_RESIZE)) {
 		return err_set(err, EPERM, "disk '%s': nobody has permission to resize it",
@@ -51,8 +52,9 @@ int blk_reopen(struct blk_node *n, struct opts *o, struct err *err)
 		return r;
 	}
 	if (!n->drv->reopen) {
-		return err_set(err, ENOTSUP, "disk '%s' (driver=%s) has no options that can change",
-			       n->name, n->drv->name);
+		return err_set(err, ENOTSUP,
+			       "disk '%s' (driver=%s) has no options that can change", n->name,
+			       n->drv->name);
 	}
 	r = n->drv->reopen(n, &to, o, err);
 	if (r) {

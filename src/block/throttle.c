@@ -1,18 +1,18 @@
 /*
  * driver=throttle: hands requests down to its child, not faster than its group's limits permit.
  *
- * Reads are one direction, writes, write-zeroes and discards the other; flushes and queries pass. A request
- * that may go at once is handed down inside submit(). Else it waits in its channel, and the channel
- * takes its place among those of the group that wait in that direction. The first one there has the
- * turn: on its loop a timer is set for the moment when the limits permit its first request, which
- * then goes, and the channel goes to the end. So disks of one group share it evenly, however many
- * requests each has.
+ * Reads are one direction, writes, write-zeroes and discards the other; flushes and queries
+ * pass. A request that may go at once is handed down inside submit(). Else it waits in its
+ * channel, and the channel takes its place among those of the group that wait in that
+ * direction. The first one there has the turn: on its loop a timer is set for the moment when
+ * the limits permit its first request, which then goes, and the channel goes to the end. So
+ * disks of one group share it evenly, however many requests each has.
  *
- * A drain or a stop of the machine must not wait for a limit: blk_chan_hurry() lets go what waits,
- * and what it used is paid for by what comes later.
+ * A drain or a stop of the machine must not wait for a limit: blk_chan_hurry() lets go what
+ * waits, and what it used is paid for by what comes later.
  *
- * Threads: requests that wait, timers and work are their channel's loop's; turns and levels are under the
- * group's lock, which every throttled request takes once or twice.
+ * Threads: requests that wait, timers and work are their channel's loop's; turns and levels are
+ * under the group's lock, which every throttled request takes once or twice.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -247,10 +247,11 @@ static int throttle_open(struct blk_node *n, struct opts *o, struct err *err)
 	if (!r) {
 		t->group = throttle_group_get(n->graph, c.group);
 		if (!t->group) {
-			r = err_set(err, ENOENT,
-				    "%s: throttle-group=%s: there is no such group; add -object "
-				    "throttle-group,id=%s",
-				    o->what, c.group, c.group);
+			r = err_set(
+				err, ENOENT,
+				"%s: throttle-group=%s: there is no such group; add -object "
+				"throttle-group,id=%s",
+				o->what, c.group, c.group);
 		}
 	}
 	if (!r) {

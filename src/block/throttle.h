@@ -23,8 +23,8 @@ struct blk_limits {
 	uint64_t iops_size; /* a request of more bytes counts as several; 0: never */
 };
 
-/* Reads PREFIXiops-total, PREFIXiops-total-max, PREFIXiops-total-max-length, … and PREFIXiops-size
- * over what *l says; *any: there was one. Checks that they fit together. */
+/* Reads PREFIXiops-total, PREFIXiops-total-max, PREFIXiops-total-max-length, … and
+ * PREFIXiops-size over what *l says; *any: there was one. Checks that they fit together. */
 int blk_limits_read(struct opts *o, const char *prefix, struct blk_limits *l, bool *any,
 		    struct err *err);
 int blk_limits_check(const struct blk_limits *l, const char *what, struct err *err);

@@ -1,12 +1,13 @@
 /*
  * Groups of limits, and their arithmetic.
  *
- * A limit is a bucket that requests fill and that leaks `avg` units a second; a request may go while
- * there is not more in it than it holds. So one request may overfill it, and the next one waits
- * for that: in the long run the rate is exact, whatever the size of requests. A bucket holds what
- * a burst may be, max * length; without `max` it holds a hundredth of a second's worth, so that a
- * late timer loses nothing and a second from a standing start is within 2 %. During a burst of
- * more than a second a second bucket that leaks `max` units a second bounds the rate.
+ * A limit is a bucket that requests fill and that leaks `avg` units a second; a request may go
+ * while there is not more in it than it holds. So one request may overfill it, and the next one
+ * waits for that: in the long run the rate is exact, whatever the size of requests. A bucket
+ * holds what a burst may be, max * length; without `max` it holds a hundredth of a second's
+ * worth, so that a late timer loses nothing and a second from a standing start is within 2 %.
+ * During a burst of more than a second a second bucket that leaks `max` units a second bounds
+ * the rate.
  *
  * Threads: options and the list of groups on the control loop, levels under the group's lock.
  */
@@ -20,14 +21,14 @@
 #include "block/throttle_int.h"
 
 #define SECOND	   1e9
-#define SLACK	   100     /* 1 / SLACK of a second's worth */
+#define SLACK	   100 /* 1 / SLACK of a second's worth */
 #define LIMIT_MAX  1000000000000000ull
 #define LENGTH_MAX 1000000
 
 static const char *const names[BLK_LIMITS] = {
-	[BLK_BPS_TOTAL] = "bps-total",	 [BLK_BPS_READ] = "bps-read",
-	[BLK_BPS_WRITE] = "bps-write",	 [BLK_IOPS_TOTAL] = "iops-total",
-	[BLK_IOPS_READ] = "iops-read",	 [BLK_IOPS_WRITE] = "iops-write",
+	[BLK_BPS_TOTAL] = "bps-total", [BLK_BPS_READ] = "bps-read",
+	[BLK_BPS_WRITE] = "bps-write", [BLK_IOPS_TOTAL] = "iops-total",
+	[BLK_IOPS_READ] = "iops-read", [BLK_IOPS_WRITE] = "iops-write",
 };
 
 /* --- arithmetic --- */
@@ -135,27 +136,29 @@ int blk_limits_check(const struct blk_limits *l, const char *what, struct err *e
 		iops |= i >= BLK_IOPS_TOTAL && v->avg;
 		if (v->avg > LIMIT_MAX || v->max > LIMIT_MAX || v->length > LENGTH_MAX ||
 		    l->iops_size > LIMIT_MAX) {
-			return err_set(err, ERANGE, "%s: %s and what belongs to it are at most %llu",
-				       what, names[i], LIMIT_MAX);
+			return err_set(err, ERANGE,
+				       "%s: %s and what belongs to it are at most %llu", what,
+				       names[i], LIMIT_MAX);
 		}
 		if (i % 3 && (v->avg || v->max) && (total->avg || total->max)) {
 			return err_set(err, EINVAL,
-				       "%s: %s and %s exclude each other; keep one of them", what,
-				       names[i / 3 * 3], names[i]);
+				       "%s: %s and %s exclude each other; keep one of them",
+				       what, names[i / 3 * 3], names[i]);
 		}
 		if (v->max && !v->avg) {
-			return err_set(err, EINVAL, "%s: %s-max needs %s; add it", what, names[i],
-				       names[i]);
+			return err_set(err, EINVAL, "%s: %s-max needs %s; add it", what,
+				       names[i], names[i]);
 		}
 		if (v->max && v->max < v->avg) {
-			return err_set(err, EINVAL, "%s: %s-max is less than %s", what, names[i],
-				       names[i]);
+			return err_set(err, EINVAL, "%s: %s-max is less than %s", what,
+				       names[i], names[i]);
 		}
 		if (!v->length || (v->length > 1 && !v->max)) {
-			return err_set(err, EINVAL,
-				       "%s: %s-max-length is at least 1, and needs %s-max if it is "
-				       "more",
-				       what, names[i], names[i]);
+			return err_set(
+				err, EINVAL,
+				"%s: %s-max-length is at least 1, and needs %s-max if it is "
+				"more",
+				what, names[i], names[i]);
 		}
 	}
 	if (l->iops_size && !iops) {
@@ -176,7 +179,8 @@ int blk_limits_read(struct opts *o, const char *prefix, struct blk_limits *l, bo
 		v->length = v->length ? v->length : 1;
 		r = number_read(o, prefix, names[i], "", &v->avg, any, err);
 		r = r ? r : number_read(o, prefix, names[i], "-max", &v->max, any, err);
-		r = r ? r : number_read(o, prefix, names[i], "-max-length", &v->length, any, err);
+		r = r ? r
+		      : number_read(o, prefix, names[i], "-max-length", &v->length, any, err);
 	}
 	r = r ? r : number_read(o, prefix, "iops-size", "", &l->iops_size, any, err);
 	return r ? r : blk_limits_check(l, o->what, err);
@@ -206,7 +210,8 @@ int blk_throttle_group_new(struct blk_graph *g, const char *name, const struct b
 	struct throttle_group *t;
 
 	if (strlen(name) >= sizeof(t->name)) {
-		return err_set(err, EINVAL, "throttle group '%.40s…': the name is too long", name);
+		return err_set(err, EINVAL, "throttle group '%.40s…': the name is too long",
+			       name);
 	}
 	if (throttle_group_get(g, name)) {
 		return err_set(err, EEXIST, "there is a throttle group '%s' already", name);
@@ -227,7 +232,8 @@ int blk_throttle_group_new(struct blk_graph *g, const char *name, const struct b
 void blk_throttle_groups_free(struct list *groups)
 {
 	while (!list_empty(groups)) {
-		struct throttle_group *t = list_entry(groups->next, struct throttle_group, link);
+		struct throttle_group *t =
+			list_entry(groups->next, struct throttle_group, link);
 
 		list_del(&t->link);
 		pthread_mutex_destroy(&t->lock);

@@ -19,8 +19,8 @@ struct throttle_group {
 	struct blk_limits limits;
 	struct throttle_bucket bucket[BLK_LIMITS];
 	uint64_t at; /* the time of the levels */
-	/* Channels with requests that wait, by direction (write): the first one's turn it is, and its loop
-	 * has a timer or work for it. */
+	/* Channels with requests that wait, by direction (write): the first one's turn it is,
+	 * and its loop has a timer or work for it. */
 	struct list turn[2];
 };
 

@@ -37,8 +37,8 @@ static inline struct uring_req *uring_queue_pop(struct uring_queue *q)
 	return r;
 }
 
-/* uring_threads.c: threads that make the calls. Owner of the loop; finish(u, req, res) is called there
- * for each request, from the loop. */
+/* uring_threads.c: threads that make the calls. Owner of the loop; finish(u, req, res) is
+ * called there for each request, from the loop. */
 struct uring_threads;
 typedef void uring_finish_fn(struct uring *u, struct uring_req *r, int res);
 int uring_threads_new(struct loop *l, loop_work_fn *init, void *arg, struct uring *u,

@@ -1,13 +1,13 @@
 /*
- * The same requests without io_uring, for hosts that forbid it: threads of the loop's own that make one
- * call each at a time.
+ * The same requests without io_uring, for hosts that forbid it: threads of the loop's own that
+ * make one call each at a time.
  *
- * The loop's owner pushes to `todo`, a thread takes one, makes the call, and puts it on `done`, whose
- * first entry posts to the loop. Requests keep no order, as in a ring. A request that io_uring would end
- * at once costs two changes of thread here.
+ * The loop's owner pushes to `todo`, a thread takes one, makes the call, and puts it on `done`,
+ * whose first entry posts to the loop. Requests keep no order, as in a ring. A request that
+ * io_uring would end at once costs two changes of thread here.
  *
- * Threads: `todo` and `done` are under `lock`. Started by the owner before isolation; each first calls
- * `init`, in which it narrows itself.
+ * Threads: `todo` and `done` are under `lock`. Started by the owner before isolation; each
+ * first calls `init`, in which it narrows itself.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -568,6 +568,9 @@ static int make_implicit_disks(struct machine *m, struct err *err)
 		}
 		if (!ret) {
 			ret = make_device(m, find_class("virtio-blk-pci"), &o, err);
+			if (ret) {
+				backends_name_option(err, "-drive");
+			}
 		}
 		opts_fini(&o);
 		if (ret) {

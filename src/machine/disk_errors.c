@@ -1,9 +1,9 @@
 /*
  * Errors of disks on their way from the loop of a queue to the listeners on the control loop.
  *
- * A disk that fails does so for every request. What is not delivered yet is bounded, and an error
- * like the last one is counted with it; so a guest that goes on asking cannot make more of them
- * than listeners take.
+ * A disk that fails does so for every request. What is not delivered yet is bounded, and an
+ * error like the last one is counted with it; so a guest that goes on asking cannot make more
+ * of them than listeners take.
  */
 #include <errno.h>
 #include <pthread.h>

@@ -1,8 +1,9 @@
 /*
- * Disks: -blockdev and -drive, what `drive=` of a device finds, and what changes while the machine runs.
+ * Disks: -blockdev and -drive, what `drive=` of a device finds, and what changes while the
+ * machine runs.
  *
- * -drive is -blockdev with older names: what it has of its own (if=, id=, cache=, werror=, …) is taken
- * here, everything else goes to the node as it is.
+ * -drive is -blockdev with older names: what it has of its own (if=, id=, cache=, werror=, …)
+ * is taken here, everything else goes to the node as it is.
  *
  * Threads: control loop.
  */

@@ -31,7 +31,8 @@ static uint8_t status_of(struct blk_rig *b, unsigned slot)
 
 static void fail_with(struct blk_rig *b, unsigned ops, int error)
 {
-	blk_fault_set(b->fault, error ? &(struct blk_fault_rule){.ops = ops, .error = error} : NULL);
+	blk_fault_set(b->fault,
+		      error ? &(struct blk_fault_rule){.ops = ops, .error = error} : NULL);
 }
 
 #define WRITES (1u << BLK_WRITE | 1u << BLK_FLUSH | 1u << BLK_DISCARD)
@@ -128,7 +129,8 @@ static void test_stop_and_cont(void **state)
 	fail_with(&b, WRITES, -EIO);
 	stuck(&b, &s, 5);
 	assert_int_equal(b.r.fv->power.count[POWER_IO_ERROR], 5);
-	/* the machine can stop, is still not to be saved, and goes on in vain as often as it likes */
+	/* the machine can stop, is still not to be saved, and goes on in vain as often as it
+	 * likes */
 	for (int i = 0; i < 3; i++) {
 		fake_vm_pause(b.r.fv);
 		assert_int_equal(save(&b, &err), -EBUSY);
@@ -184,7 +186,8 @@ static void test_error_while_stopping(void **state)
 	fail_with(&b, WRITES, -EIO);
 	blk_rig_hold(&b, true);
 	for (unsigned i = 0; i < 3; i++) {
-		memset(vdrv_ptr(&b.r.d, b.data + i * (uint64_t)BLK_RIG_DATA, 512), (int)i + 1, 512);
+		memset(vdrv_ptr(&b.r.d, b.data + i * (uint64_t)BLK_RIG_DATA, 512), (int)i + 1,
+		       512);
 		assert_true(blk_rig_add(&b, i, VIRTIO_BLK_T_OUT, i, 512) >= 0);
 	}
 	vdrv_kick(&b.r.d.q[0]);
@@ -246,7 +249,8 @@ static void test_resets(void **state)
 			vdrv_start(d, UINT64_MAX, 0);
 		}
 		for (int i = 0; i < 40; i++) {
-			assert_int_equal(blk_rig_do(&b, VIRTIO_BLK_T_IN, 9, 512), VIRTIO_BLK_S_OK);
+			assert_int_equal(blk_rig_do(&b, VIRTIO_BLK_T_IN, 9, 512),
+					 VIRTIO_BLK_S_OK);
 		}
 		assert_int_equal(b.disk[0] | b.disk[512], 0);
 		assert_int_equal(s.count, 4);
@@ -266,8 +270,8 @@ static void test_resize(void **state)
 
 	start(&b, &s, VIRTIO_BLK_REPORT, VIRTIO_BLK_REPORT);
 	irqs = vdrv_irqs(d, 0);
-	assert_int_equal(blk_attach(b.fault, "resizer", BLK_PERM_RESIZE, BLK_PERM_ALL, NULL, NULL,
-				    &u, &err),
+	assert_int_equal(blk_attach(b.fault, "resizer", BLK_PERM_RESIZE, BLK_PERM_ALL, NULL,
+				    NULL, &u, &err),
 			 0);
 	assert_int_equal(blk_rig_do(&b, VIRTIO_BLK_T_IN, BLK_RIG_SIZE / 512, 512),
 			 VIRTIO_BLK_S_IOERR);
@@ -324,8 +328,8 @@ static void test_empty_disk(void **state)
 
 	rig_init(&r, false, 0);
 	assert_int_equal(blk_mem_new("none", 0, &n, &data), 0);
-	assert_int_equal(virtio_blk_new(&r.fv->vm, n, &(struct virtio_blk_config){0}, "disk0", &vd,
-					&err),
+	assert_int_equal(virtio_blk_new(&r.fv->vm, n, &(struct virtio_blk_config){0}, "disk0",
+					&vd, &err),
 			 -EINVAL);
 	assert_non_null(strstr(err.msg, "empty"));
 	blk_unref(n);
@@ -336,10 +340,14 @@ static void test_empty_disk(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_report_and_ignore), cmocka_unit_test(test_stop_and_cont),
-		cmocka_unit_test(test_stop_only_when_full), cmocka_unit_test(test_error_while_stopping),
-		cmocka_unit_test(test_resets), cmocka_unit_test(test_resize),
-		cmocka_unit_test(test_write_cache), cmocka_unit_test(test_empty_disk),
+		cmocka_unit_test(test_report_and_ignore),
+		cmocka_unit_test(test_stop_and_cont),
+		cmocka_unit_test(test_stop_only_when_full),
+		cmocka_unit_test(test_error_while_stopping),
+		cmocka_unit_test(test_resets),
+		cmocka_unit_test(test_resize),
+		cmocka_unit_test(test_write_cache),
+		cmocka_unit_test(test_empty_disk),
 	};
 
 	return cmocka_run_group_tests_name("virtio-blk errors", tests, NULL, NULL);

@@ -227,7 +227,7 @@ KINDS = {
 			      "driver=raw,node-name=n,file=f", "-device", "virtio-blk-pci,drive=n"],
 }
 OPTION = {"kernel": "-kernel", "initrd": "-initrd", "bios": "-bios", "code": "-drive",
-	  "variables": "-drive", "drive": "-drive", "blockdev": "-blockdev", "node": "-device"}
+	  "variables": "-drive", "drive": "-drive", "blockdev": "-blockdev", "node": "-blockdev"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -369,7 +369,8 @@ def test_image_locked_by_another_nemu(place, kind):
 	holder = [NEMU, *BARE, "-S", "-drive", f"file={path},format=raw", "-qmp",
 		  f"unix:{sock},server=on,wait=off"]
 	with Holder(holder, qmp_ready(sock)):
-		check(place, KINDS[kind](path), OPTION[kind], str(path))
+		# who uses a node locks its file: the device
+		check(place, KINDS[kind](path), "-device" if kind == "node" else "-drive", str(path))
 	end = time.monotonic() + 10
 	while os.path.exists(sock):
 		assert time.monotonic() < end

@@ -607,9 +607,9 @@ static int blk_save(struct virtio_dev *vd, void *st, struct err *err)
 	for (unsigned i = 0; i < b->made; i++) {
 		if (b->queue[i].kept) {
 			return err_set(err, EBUSY,
-				       "%s: requests have failed and wait for their next try; make "
-				       "room on the disk and let the machine go on (cont) before its "
-				       "state is saved",
+				       "%s: requests have failed and wait for their next try; "
+				       "make room on the disk and let the machine go on (cont) "
+				       "before its state is saved",
 				       vd->name);
 		}
 	}
@@ -761,8 +761,7 @@ static int node_use(struct virtio_blk *b, const struct virtio_blk_config *cfg, c
 		    struct err *err)
 {
 	unsigned perm = BLK_PERM_CONSISTENT_READ | (b->read_only ? 0 : BLK_PERM_WRITE);
-	unsigned shared = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED | BLK_PERM_RESIZE |
-			  (cfg->share_rw ? BLK_PERM_WRITE : 0);
+	unsigned shared = cfg->share_rw ? BLK_PERM_ALL : BLK_PERM_ALL & ~BLK_PERM_WRITE;
 	char who[96];
 
 	if (!b->info.size) {

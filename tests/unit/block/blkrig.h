@@ -19,7 +19,8 @@ struct blkrig {
 	struct err err;
 };
 
-/* Opens what "-blockdev text" asks for and uses it; the result of that, its sentence in r->err. */
+/* Opens what "-blockdev text" asks for and uses it; the result of that, its sentence in
+ * r->err. */
 int blkrig_open(struct blkrig *r, const char *text);
 /* The same around a node that is there already, which r then owns. */
 void blkrig_node(struct blkrig *r, struct blk_node *node);

@@ -26,8 +26,8 @@ static void open_file(struct blkrig *r, const char *path, const char *more)
 	char text[300];
 	int rc;
 
-	snprintf(text, sizeof(text), "driver=raw,file.driver=file,file.aio=%s,file.filename=%s%s",
-		 aio, path, more);
+	snprintf(text, sizeof(text),
+		 "driver=raw,file.driver=file,file.aio=%s,file.filename=%s%s", aio, path, more);
 	rc = blkrig_open(r, text);
 	if (rc < 0) {
 		fail_msg("%s", r->err.msg);

@@ -1,6 +1,6 @@
 /*
- * The graph: children, names, permissions through nodes, windows of driver=raw, requests that fit
- * no call, drain, resize, changed options.
+ * The graph: children, names, permissions through nodes, windows of driver=raw, requests that
+ * fit no call, drain, resize, changed options.
  */
 #include <assert.h>
 #include <errno.h>
@@ -25,8 +25,8 @@
 #define NO_WRITER  (BLK_PERM_ALL & ~BLK_PERM_WRITE)
 
 /* Opens "fmt" with the path in place of its %s. */
-static int node_open(struct blk_graph *g, const char *before, const char *path, const char *after,
-		     struct blk_node **out, struct err *err)
+static int node_open(struct blk_graph *g, const char *before, const char *path,
+		     const char *after, struct blk_node **out, struct err *err)
 {
 	char text[600];
 	struct opts o;
@@ -43,7 +43,8 @@ static int node_open(struct blk_graph *g, const char *before, const char *path, 
 
 static bool locked(const char *path, off_t byte)
 {
-	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+	struct flock fl = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 	int fd = open(path, O_RDONLY);
 
 	assert_true(fd >= 0);
@@ -60,27 +61,33 @@ static void test_children(void **state)
 	struct err err;
 
 	assert_int_equal(blk_graph_new(&g), 0);
-	assert_int_equal(node_open(g, "driver=file,node-name=f0,filename=", path, "", &f, &err), 0);
+	assert_int_equal(node_open(g, "driver=file,node-name=f0,filename=", path, "", &f, &err),
+			 0);
 	assert_ptr_equal(blk_find(g, "f0"), f);
-	assert_int_equal(node_open(g, "driver=raw,node-name=r0,file=f0", "", "", &raw, &err), 0);
+	assert_int_equal(node_open(g, "driver=raw,node-name=r0,file=f0", "", "", &raw, &err),
+			 0);
 	assert_ptr_equal(blk_child(raw, "file"), f);
 	assert_string_equal(blk_filename(raw), path);
 	assert_string_equal(blk_driver_name(raw), "raw");
 	/* names are taken once, in a child, too */
-	assert_int_equal(node_open(g, "driver=null-co,node-name=r0", "", "", &other, &err), -EEXIST);
-	assert_non_null(strstr(err.msg, "r0"));
-	assert_int_equal(node_open(g, "driver=raw,node-name=x,file.node-name=f0,file.filename=", path,
-				   "", &other, &err),
+	assert_int_equal(node_open(g, "driver=null-co,node-name=r0", "", "", &other, &err),
 			 -EEXIST);
-	assert_int_equal(node_open(g, "driver=raw,node-name=x,file.node-name=x,file.filename=", path,
-				   "", &other, &err),
+	assert_non_null(strstr(err.msg, "r0"));
+	assert_int_equal(node_open(g, "driver=raw,node-name=x,file.node-name=f0,file.filename=",
+				   path, "", &other, &err),
+			 -EEXIST);
+	assert_int_equal(node_open(g, "driver=raw,node-name=x,file.node-name=x,file.filename=",
+				   path, "", &other, &err),
 			 -EEXIST);
 	assert_int_equal(node_open(g, "driver=raw,file=nobody", "", "", &other, &err), -ENOENT);
 	assert_non_null(strstr(err.msg, "nobody"));
-	assert_int_equal(node_open(g, "driver=raw,file=f0,file.driver=file", "", "", &other, &err),
+	assert_int_equal(
+		node_open(g, "driver=raw,file=f0,file.driver=file", "", "", &other, &err),
+		-EINVAL);
+	assert_int_equal(node_open(g, "driver=null-co,node-name=1a", "", "", &other, &err),
 			 -EINVAL);
-	assert_int_equal(node_open(g, "driver=null-co,node-name=1a", "", "", &other, &err), -EINVAL);
-	assert_int_equal(node_open(g, "driver=null-co,node-name=a b", "", "", &other, &err), -EINVAL);
+	assert_int_equal(node_open(g, "driver=null-co,node-name=a b", "", "", &other, &err),
+			 -EINVAL);
 	/* what is refused leaves nothing behind */
 	assert_null(blk_find(g, "x"));
 	/* the caller's reference goes, raw's stays */
@@ -125,7 +132,9 @@ static void test_json(void **state)
 	blk_unref(n);
 	for (unsigned i = 0; i < 4; i++) {
 		static const char *const bad[] = {
-			"json:{", "json:[]", "json:{\"driver\":1.5}",
+			"json:{",
+			"json:[]",
+			"json:{\"driver\":1.5}",
 			"json:{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{"
 			"\"a\":1}}}}}}}}}}",
 		};
@@ -167,20 +176,24 @@ static void test_inheritance(void **state)
 	struct err err;
 
 	assert_int_equal(blk_graph_new(&g), 0);
-	assert_int_equal(node_open(g, "read-only=on,cache.no-flush=on,file.node-name=f,file.filename=",
-				   path, "", &n, &err),
-			 0);
+	assert_int_equal(
+		node_open(g, "read-only=on,cache.no-flush=on,file.node-name=f,file.filename=",
+			  path, "", &n, &err),
+		0);
 	f = blk_find(g, "f");
 	assert_true(f->opt.read_only && f->opt.no_flush && !f->opt.unmap);
 	blk_unref(n);
-	assert_int_equal(node_open(g, "discard=on,file.cache.no-flush=off,cache.no-flush=on,"
-				   "file.node-name=f,file.filename=", path, "", &n, &err),
+	assert_int_equal(node_open(g,
+				   "discard=on,file.cache.no-flush=off,cache.no-flush=on,"
+				   "file.node-name=f,file.filename=",
+				   path, "", &n, &err),
 			 0);
 	f = blk_find(g, "f");
 	assert_true(f->opt.unmap && !f->opt.no_flush);
 	assert_true(n->info.can_discard && n->info.write_cache);
 	blk_unref(n);
-	assert_int_equal(node_open(g, "detect-zeroes=unmap,filename=", path, "", &n, &err), -EINVAL);
+	assert_int_equal(node_open(g, "detect-zeroes=unmap,filename=", path, "", &n, &err),
+			 -EINVAL);
 	assert_non_null(strstr(err.msg, "discard=unmap"));
 	assert_int_equal(node_open(g, "force-share=on,filename=", path, "", &n, &err), -EINVAL);
 	assert_non_null(strstr(err.msg, "read-only=on"));
@@ -216,16 +229,17 @@ static void test_permissions_and_locks(void **state)
 
 	assert_int_equal(blk_graph_new(&g), 0);
 	assert_int_equal(blk_graph_new(&g2), 0);
-	assert_int_equal(node_open(g, "driver=raw,file.node-name=f,filename=", path, "", &n, &err),
-			 0);
+	assert_int_equal(
+		node_open(g, "driver=raw,file.node-name=f,filename=", path, "", &n, &err), 0);
 	/* nobody uses it: no lock */
 	assert_false(locked(path, 100) || locked(path, 101) || locked(path, 201));
-	assert_int_equal(blk_attach(n, "device 'a'", READ_WRITE, NO_WRITER, NULL, NULL, &a, &err), 0);
+	assert_int_equal(
+		blk_attach(n, "device 'a'", READ_WRITE, NO_WRITER, NULL, NULL, &a, &err), 0);
 	assert_true(locked(path, 100) && locked(path, 101) && locked(path, 201));
 	assert_false(locked(path, 203));
 	/* a user of the file itself is in the way of one that stands above */
-	assert_int_equal(blk_attach(blk_find(g, "f"), "device 'b'", READ_WRITE, BLK_PERM_ALL, NULL,
-				    NULL, &b, &err),
+	assert_int_equal(blk_attach(blk_find(g, "f"), "device 'b'", READ_WRITE, BLK_PERM_ALL,
+				    NULL, NULL, &b, &err),
 			 -EBUSY);
 	assert_int_equal(blk_user_set_perm(a, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &err), 0);
 	assert_false(locked(path, 101) || locked(path, 201));
@@ -245,17 +259,18 @@ static void test_permissions_and_locks(void **state)
 	blk_unref(m);
 	/* force-share looks at what somebody else writes */
 	assert_int_equal(blk_user_set_perm(a, READ_WRITE, NO_WRITER, &err), 0);
-	assert_int_equal(node_open(g2, "driver=raw,read-only=on,filename=", path, "", &m, &err), 0);
-	assert_int_equal(blk_attach(m, "x", BLK_PERM_CONSISTENT_READ, NO_WRITER, NULL, NULL, &b,
-				    &err),
-			 -EAGAIN);
+	assert_int_equal(node_open(g2, "driver=raw,read-only=on,filename=", path, "", &m, &err),
+			 0);
+	assert_int_equal(
+		blk_attach(m, "x", BLK_PERM_CONSISTENT_READ, NO_WRITER, NULL, NULL, &b, &err),
+		-EAGAIN);
 	blk_unref(m);
-	assert_int_equal(node_open(g2, "driver=raw,read-only=on,force-share=on,filename=", path, "",
-				   &m, &err),
+	assert_int_equal(node_open(g2, "driver=raw,read-only=on,force-share=on,filename=", path,
+				   "", &m, &err),
 			 0);
-	assert_int_equal(blk_attach(m, "x", BLK_PERM_CONSISTENT_READ, NO_WRITER, NULL, NULL, &b,
-				    &err),
-			 0);
+	assert_int_equal(
+		blk_attach(m, "x", BLK_PERM_CONSISTENT_READ, NO_WRITER, NULL, NULL, &b, &err),
+		0);
 	blk_detach(b);
 	blk_unref(m);
 	blk_detach(a);
@@ -298,9 +313,10 @@ static void test_raw_window(void **state)
 	}
 	blkrig_close(&r);
 	/* a window in a window */
-	snprintf(text, sizeof(text),
-		 "driver=raw,offset=4096,file.driver=raw,file.offset=4096,file.file.filename=%s",
-		 path);
+	snprintf(
+		text, sizeof(text),
+		"driver=raw,offset=4096,file.driver=raw,file.offset=4096,file.file.filename=%s",
+		path);
 	assert_int_equal(blkrig_open(&r, text), 0);
 	assert_int_equal(r.info.size, SIZE - 8192);
 	assert_int_equal(blkrig_do(&r, BLK_READ, 0, 4088, 8, &word), 0);
@@ -370,8 +386,8 @@ static void test_extents(void **state)
 
 /* --- requests that fit no call --- */
 
-/* Every op at every alignment against a copy, on a node that takes 4 KiB blocks, at most 8 of them and 3
- * buffers a call. */
+/* Every op at every alignment against a copy, on a node that takes 4 KiB blocks, at most 8 of
+ * them and 3 buffers a call. */
 static void test_pieces(void **state)
 {
 	uint8_t *data, *model = malloc(SIZE), *buf = malloc(SIZE);
@@ -414,7 +430,8 @@ static void test_pieces(void **state)
 			if (round % 4) {
 				memcpy(model + off, buf, len);
 			}
-			blkrig_submit_iov(&r, &q, round % 4 ? BLK_WRITE : BLK_READ, 0, off, niov);
+			blkrig_submit_iov(&r, &q, round % 4 ? BLK_WRITE : BLK_READ, 0, off,
+					  niov);
 			assert_int_equal(blkrig_wait(&r, &q), 0);
 			assert_memory_equal(buf, model + off, len);
 			break;
@@ -436,7 +453,8 @@ static void test_pieces(void **state)
 		}
 	}
 	assert_memory_equal(data, model, SIZE);
-	assert_int_equal(blkrig_do(&r, BLK_WRITE_ZEROES, BLK_NO_FALLBACK, 1, 100, NULL), -ENOTSUP);
+	assert_int_equal(blkrig_do(&r, BLK_WRITE_ZEROES, BLK_NO_FALLBACK, 1, 100, NULL),
+			 -ENOTSUP);
 	blkrig_close(&r);
 	free(model);
 	free(buf);
@@ -642,8 +660,12 @@ static void test_drain_across_loops(void **state)
 		assert_int_equal(loop_new(&h[i].loop, "io", 0), 0);
 		assert_int_equal(blk_chan_open(n, h[i].loop, &h[i].chan, &err), 0);
 		h[i].iov = (struct iovec){&h[i].byte, 1};
-		h[i].req = (struct blk_req){.op = BLK_READ, .off = (uint64_t)i, .len = 1,
-					    .iov = &h[i].iov, .niov = 1, .done = hammer_done};
+		h[i].req = (struct blk_req){.op = BLK_READ,
+					    .off = (uint64_t)i,
+					    .len = 1,
+					    .iov = &h[i].iov,
+					    .niov = 1,
+					    .done = hammer_done};
 		assert_int_equal(loop_thread_start(h[i].loop, NULL, NULL), 0);
 		loop_call(h[i].loop, hammer_start, &h[i]);
 	}
@@ -695,13 +717,16 @@ static void test_truncate(void **state)
 	char c = 1;
 
 	assert_int_equal(blk_graph_new(&g), 0);
-	assert_int_equal(node_open(g, "driver=raw,file.node-name=f,filename=", path, "", &n, &err), 0);
-	assert_int_equal(blk_attach(n, "t", READ_WRITE, BLK_PERM_ALL, &ops, &told, &u, &err), 0);
-	assert_int_equal(blk_attach(blk_find(g, "f"), "t", 0, BLK_PERM_ALL, &ops, &told_file, &uf,
-				    &err),
+	assert_int_equal(
+		node_open(g, "driver=raw,file.node-name=f,filename=", path, "", &n, &err), 0);
+	assert_int_equal(blk_attach(n, "t", READ_WRITE, BLK_PERM_ALL, &ops, &told, &u, &err),
 			 0);
+	assert_int_equal(
+		blk_attach(blk_find(g, "f"), "t", 0, BLK_PERM_ALL, &ops, &told_file, &uf, &err),
+		0);
 	assert_int_equal(blk_truncate(n, 131072, BLK_PREALLOC_OFF, &err), -EPERM);
-	assert_int_equal(blk_user_set_perm(u, READ_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL, &err), 0);
+	assert_int_equal(blk_user_set_perm(u, READ_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL, &err),
+			 0);
 	assert_int_equal(blk_truncate(n, 131072, BLK_PREALLOC_OFF, &err), 0);
 	assert_int_equal(blk_size(n), 131072);
 	assert_true(told == 1 && told_file == 1);
@@ -720,7 +745,8 @@ static void test_truncate(void **state)
 	blk_unref(n);
 	/* a fixed size stays; read-only stays */
 	assert_int_equal(node_open(g, "driver=raw,size=512,filename=", path, "", &n, &err), 0);
-	assert_int_equal(blk_attach(n, "t", BLK_PERM_RESIZE, BLK_PERM_ALL, NULL, NULL, &u, &err), 0);
+	assert_int_equal(
+		blk_attach(n, "t", BLK_PERM_RESIZE, BLK_PERM_ALL, NULL, NULL, &u, &err), 0);
 	assert_int_equal(blk_truncate(n, 1024, BLK_PREALLOC_OFF, &err), -ENOTSUP);
 	blk_detach(u);
 	blk_unref(n);
@@ -751,10 +777,11 @@ static void test_reopen(void **state)
 	struct err err;
 
 	assert_int_equal(blk_graph_new(&g), 0);
-	assert_int_equal(node_open(g, "driver=file,read-only=on,filename=", path, "", &n, &err), 0);
-	assert_int_equal(blk_attach(n, "t", BLK_PERM_CONSISTENT_READ, NO_WRITER, NULL, NULL, &u,
-				    &err),
+	assert_int_equal(node_open(g, "driver=file,read-only=on,filename=", path, "", &n, &err),
 			 0);
+	assert_int_equal(
+		blk_attach(n, "t", BLK_PERM_CONSISTENT_READ, NO_WRITER, NULL, NULL, &u, &err),
+		0);
 	assert_int_equal(blk_io_open(n, &io, &err), 0);
 	assert_int_equal(blk_io_write(io, 0, &c, 1, 0), -EROFS);
 	assert_int_equal(reopen(n, "read-only=off,discard=unmap", &err), 0);
@@ -802,13 +829,15 @@ static void test_copy_range(void **state)
 	struct err err;
 
 	assert_int_equal(blk_graph_new(&g), 0);
-	assert_int_equal(node_open(g, "driver=raw,read-only=on,offset=8192,filename=", from, "", &src,
-				   &err),
+	assert_int_equal(node_open(g, "driver=raw,read-only=on,offset=8192,filename=", from, "",
+				   &src, &err),
 			 0);
-	assert_int_equal(node_open(g, "driver=raw,offset=4096,filename=", to, "", &dst, &err), 0);
+	assert_int_equal(node_open(g, "driver=raw,offset=4096,filename=", to, "", &dst, &err),
+			 0);
 	assert_int_equal(node_open(g, "driver=null-co", "", "", &null, &err), 0);
 	assert_int_equal(blk_copy_range(src, 0, dst, 0, 4096), -EROFS);
-	assert_int_equal(blk_attach(dst, "t", READ_WRITE, BLK_PERM_ALL, NULL, NULL, &u, &err), 0);
+	assert_int_equal(blk_attach(dst, "t", READ_WRITE, BLK_PERM_ALL, NULL, NULL, &u, &err),
+			 0);
 	assert_int_equal(blk_copy_range(src, 0, dst, UINT64_MAX, 4096), -EINVAL);
 	assert_int_equal(blk_copy_range(null, 0, dst, 0, 4096), -ENOTSUP);
 	while (done < 16384 && (n = blk_copy_range(src, done, dst, done, 16384 - done)) > 0) {

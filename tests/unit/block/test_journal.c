@@ -67,11 +67,12 @@ static void test_flush_makes_durable(void **state)
 	write_at(&r, 0, 512, 2, 0);
 	first = blk_journal_now(j);
 	assert_int_equal(blk_journal_unsynced(j, first), 1);
-	assert_int_equal(byte_at(j, (struct blk_crash){.at = first, .unsynced = BLK_CRASH_LOSE}, 0),
+	assert_int_equal(
+		byte_at(j, (struct blk_crash){.at = first, .unsynced = BLK_CRASH_LOSE}, 0), 1);
+	assert_int_equal(
+		byte_at(j, (struct blk_crash){.at = first, .unsynced = BLK_CRASH_KEEP}, 0), 2);
+	assert_int_equal(byte_at(j, (struct blk_crash){.at = 0, .unsynced = BLK_CRASH_KEEP}, 0),
 			 1);
-	assert_int_equal(byte_at(j, (struct blk_crash){.at = first, .unsynced = BLK_CRASH_KEEP}, 0),
-			 2);
-	assert_int_equal(byte_at(j, (struct blk_crash){.at = 0, .unsynced = BLK_CRASH_KEEP}, 0), 1);
 	flush(&r);
 	flushed = blk_journal_now(j);
 	write_at(&r, 0, 512, 3, 0);
@@ -85,7 +86,8 @@ static void test_flush_makes_durable(void **state)
 		}
 	}
 	assert_int_equal(
-		byte_at(j, (struct blk_crash){.at = flushed - 1, .unsynced = BLK_CRASH_LOSE}, 0),
+		byte_at(j, (struct blk_crash){.at = flushed - 1, .unsynced = BLK_CRASH_LOSE},
+			0),
 		1);
 	assert_int_equal(byte_at(j,
 				 (struct blk_crash){.at = blk_journal_now(j),
@@ -185,13 +187,14 @@ static void test_size(void **state)
 	struct blk_user *u;
 	struct blkrig r;
 	struct err err;
-	struct blk_crash lose = {.unsynced = BLK_CRASH_LOSE}, keep = {.unsynced = BLK_CRASH_KEEP};
+	struct blk_crash lose = {.unsynced = BLK_CRASH_LOSE},
+			 keep = {.unsynced = BLK_CRASH_KEEP};
 
 	start(&r, &j, 1);
 	assert_int_equal(blk_truncate(r.node, 4096, BLK_PREALLOC_OFF, &err), -EPERM);
-	assert_int_equal(blk_attach(r.node, "t", BLK_PERM_RESIZE, BLK_PERM_ALL, NULL, NULL, &u,
-				    &err),
-			 0);
+	assert_int_equal(
+		blk_attach(r.node, "t", BLK_PERM_RESIZE, BLK_PERM_ALL, NULL, NULL, &u, &err),
+		0);
 	assert_int_equal(blk_truncate(r.node, 4096, BLK_PREALLOC_OFF, &err), 0);
 	assert_int_equal(blk_size(r.node), 4096);
 	assert_int_equal(blk_truncate(r.node, 2 * SIZE, BLK_PREALLOC_OFF, &err), 0);

@@ -71,12 +71,12 @@ static void test_users(void **state)
 	struct err err;
 
 	assert_int_equal(blk_null_new("disk0", 512, false, &n), 0);
-	assert_int_equal(blk_attach(n, "device 'a'", READ_WRITE, SHARE_NO_WRITE, NULL, NULL, &a,
-				    &err),
-			 0);
-	assert_int_equal(blk_attach(n, "device 'b'", READ_WRITE, BLK_PERM_ALL, NULL, NULL, &b,
-				    &err),
-			 -EBUSY);
+	assert_int_equal(
+		blk_attach(n, "device 'a'", READ_WRITE, SHARE_NO_WRITE, NULL, NULL, &a, &err),
+		0);
+	assert_int_equal(
+		blk_attach(n, "device 'b'", READ_WRITE, BLK_PERM_ALL, NULL, NULL, &b, &err),
+		-EBUSY);
 	assert_non_null(strstr(err.msg, "disk0"));
 	assert_non_null(strstr(err.msg, "device 'a'"));
 	/* a reader that suffers writers */

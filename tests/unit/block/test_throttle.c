@@ -1,6 +1,6 @@
 /*
- * driver=throttle: how many requests a second, on a virtual clock to the request and on the real one;
- * bursts, groups, changes, drains, options.
+ * driver=throttle: how many requests a second, on a virtual clock to the request and on the
+ * real one; bursts, groups, changes, drains, options.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -47,7 +47,8 @@ static void job_done(struct blk_req *req, int result)
 	}
 }
 
-static struct blk_limits limits(enum blk_limit which, uint64_t avg, uint64_t max, uint64_t length)
+static struct blk_limits limits(enum blk_limit which, uint64_t avg, uint64_t max,
+				uint64_t length)
 {
 	struct blk_limits l = {0};
 
@@ -84,8 +85,8 @@ static void disk_start(struct disk *d, enum blk_op op, unsigned depth, uint64_t 
 
 		j->disk = d;
 		j->iov = (struct iovec){d->buf, len};
-		j->req = (struct blk_req){.op = op, .len = len, .iov = &j->iov, .niov = 1,
-					  .done = job_done};
+		j->req = (struct blk_req){
+			.op = op, .len = len, .iov = &j->iov, .niov = 1, .done = job_done};
 		blk_submit(d->chan, &j->req);
 	}
 }
@@ -286,7 +287,8 @@ static void count_up(void *opaque)
 	(*(unsigned *)opaque)++;
 }
 
-/* A drain does not wait for a limit of one request a minute; cancelled requests do not, either. */
+/* A drain does not wait for a limit of one request a minute; cancelled requests do not,
+ * either. */
 static void test_drain_and_cancel(void **state)
 {
 	struct blk_limits l = limits(BLK_BPS_TOTAL, 1000, 0, 1);
@@ -408,11 +410,14 @@ static int read_limits(const char *text, struct blk_limits *l, struct err *err)
 static void test_options(void **state)
 {
 	static const char *const bad[] = {
-		"x-iops-total=10,x-iops-read=5", "x-bps-total=1M,x-bps-write=1M",
-		"x-iops-total-max=10",		 "x-iops-total=10,x-iops-total-max=5",
+		"x-iops-total=10,x-iops-read=5",
+		"x-bps-total=1M,x-bps-write=1M",
+		"x-iops-total-max=10",
+		"x-iops-total=10,x-iops-total-max=5",
 		"x-iops-total=10,x-iops-total-max-length=2",
 		"x-iops-total=10,x-iops-total-max=20,x-iops-total-max-length=0",
-		"x-iops-size=4096",		 "x-iops-total=-1",
+		"x-iops-size=4096",
+		"x-iops-total=-1",
 		"x-iops-total=9999999999999999",
 	};
 	struct blk_limits l;
@@ -421,10 +426,11 @@ static void test_options(void **state)
 	struct opts o = {.what = "-blockdev"};
 	struct err err;
 
-	assert_int_equal(read_limits("x-iops-total=100,x-iops-total-max=200,x-iops-total-max-length=3,"
-				     "x-iops-size=4096,x-bps-read=1M",
-				     &l, &err),
-			 0);
+	assert_int_equal(
+		read_limits("x-iops-total=100,x-iops-total-max=200,x-iops-total-max-length=3,"
+			    "x-iops-size=4096,x-bps-read=1M",
+			    &l, &err),
+		0);
 	assert_int_equal(l.limit[BLK_IOPS_TOTAL].avg, 100);
 	assert_int_equal(l.limit[BLK_IOPS_TOTAL].max, 200);
 	assert_int_equal(l.limit[BLK_IOPS_TOTAL].length, 3);
@@ -453,12 +459,9 @@ static void test_options(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_exact),
-		cmocka_unit_test(test_burst_and_size),
-		cmocka_unit_test(test_group_is_fair),
-		cmocka_unit_test(test_drain_and_cancel),
-		cmocka_unit_test(test_real_clock),
-		cmocka_unit_test(test_options),
+		cmocka_unit_test(test_exact),	      cmocka_unit_test(test_burst_and_size),
+		cmocka_unit_test(test_group_is_fair), cmocka_unit_test(test_drain_and_cancel),
+		cmocka_unit_test(test_real_clock),    cmocka_unit_test(test_options),
 	};
 
 	return cmocka_run_group_tests_name("block throttle", tests, NULL, NULL);
