@@ -153,6 +153,7 @@ struct blk_chan {
 	unsigned flags;    /* BLK_FUA: added to each write */
 	bool special;      /* blk_submit() has to look closer: held or detect-zeroes */
 	bool held, idle;   /* drain.c; idle: node->lock */
+	bool asleep;       /* node->lock: its loop does not run, and nothing is in flight */
 	struct list waiting;
 	unsigned nwaiting;
 	struct loop_work drain_work;
@@ -215,6 +216,7 @@ void blk_pieces_free(struct blk_chan *c);
 /* drain.c */
 void blk_drain_chan_init(struct blk_chan *c);
 void blk_drain_chan_gone(struct blk_chan *c);
+void blk_drain_chan_sleep(struct blk_chan *c, bool asleep); /* on its loop */
 /* graph.c */
 int blk_graph_add(struct blk_graph *g, struct blk_node *n, struct err *err);
 unsigned blk_graph_serial(struct blk_graph *g);
@@ -227,6 +229,9 @@ void blk_throttle_groups_free(struct list *groups);
 int blk_common_reopen(struct opts *o, struct blk_node_opt *opt, struct err *err);
 /* file_open.c */
 bool blk_is_device(const char *filename);
+/* resize.c: the reopen() of a node that is nothing without its file: that changes, too. */
+int blk_reopen_file(struct blk_node *n, const struct blk_node_opt *to, struct opts *o,
+		    struct err *err);
 /* perm.c */
 int blk_edge_new(struct blk_node *parent, const char *role, struct blk_node *child,
 		 struct err *err);

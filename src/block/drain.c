@@ -2,9 +2,10 @@
  * Stopping a node: its channels hold new requests back until the last drain ends.
  *
  * blk_drain_begin() posts to the loop of every channel. There the channel is held from then on,
- * and once nothing is in flight and every done() has returned it is `idle`. A drain is told
- * when every channel is. Channels that open meanwhile are held and idle from the start;
- * channels that close are no longer asked.
+ * and once nothing is in flight and every done() has returned it is `idle`. A drain is told when
+ * every channel is. Channels that open meanwhile are held and idle from the start; one whose loop
+ * does not run (a blk_io between two calls) is asleep and not waited for; those that close are no
+ * longer asked.
  *
  * Threads: drains belong to the control loop, `held`, `waiting` and `inflight` to the channel's
  * loop; `draining`, `idle` and the lists are under node->lock, which is no lock of the data
@@ -20,7 +21,9 @@ static void tell_locked(struct blk_node *n)
 	struct list *pos;
 
 	list_for_each (pos, &n->chans) {
-		if (!list_entry(pos, struct blk_chan, link)->idle) {
+		const struct blk_chan *c = list_entry(pos, const struct blk_chan, link);
+
+		if (!c->idle && !c->asleep) {
 			return;
 		}
 	}
@@ -73,6 +76,19 @@ void blk_drain_chan_init(struct blk_chan *c)
 	c->drain_work = (struct loop_work){.fn = chan_look, .arg = c};
 	pthread_mutex_lock(&n->lock);
 	list_add_tail(&n->chans, &c->link);
+	c->held = c->idle = n->draining > 0;
+	pthread_mutex_unlock(&n->lock);
+}
+
+void blk_drain_chan_sleep(struct blk_chan *c, bool asleep)
+{
+	struct blk_node *n = c->node;
+
+	pthread_mutex_lock(&n->lock);
+	c->asleep = asleep;
+	if (n->draining && asleep) {
+		tell_locked(n);
+	}
 	c->held = c->idle = n->draining > 0;
 	pthread_mutex_unlock(&n->lock);
 }

@@ -398,8 +398,9 @@ static int chans_refd(struct blk_file *f)
 }
 
 /* O_DIRECT of an open file can be switched, its access mode cannot: that is another open file,
- * with the same locks. #syscalls(main): fcntl #syscalls(start): openat -- read-only changes
- * only before isolation */
+ * with the same locks.
+ * #syscalls(main): fcntl
+ * #syscalls(start): openat -- read-only changes only before isolation */
 static int direct_switch(struct blk_file *f, const struct blk_node_opt *to, struct err *err)
 {
 	int flags = fcntl(f->fd, F_GETFL), align = 1;

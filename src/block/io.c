@@ -12,6 +12,7 @@ struct blk_io {
 	struct loop *loop;
 	struct blk_chan *chan;
 	bool owns_loop;
+	bool awake; /* for good: somebody submits on the channel */
 };
 
 static int io_new(struct blk_node *n, struct loop *loop, struct blk_io **out, struct err *err)
@@ -35,6 +36,7 @@ static int io_new(struct blk_node *n, struct loop *loop, struct blk_io **out, st
 	if (r) {
 		goto free_loop;
 	}
+	blk_drain_chan_sleep(io->chan, true);
 	*out = io;
 	return 0;
 
@@ -81,6 +83,11 @@ void blk_io_own(struct blk_io *io)
 
 struct blk_chan *blk_io_chan(struct blk_io *io)
 {
+	blk_io_own(io);
+	if (!io->awake) {
+		io->awake = true;
+		blk_drain_chan_sleep(io->chan, false);
+	}
 	return io->chan;
 }
 
@@ -109,9 +116,15 @@ static int wait_for(struct blk_io *io, struct wait *w)
 {
 	w->req.done = wait_done;
 	blk_io_own(io);
+	if (!io->awake) {
+		blk_drain_chan_sleep(io->chan, false);
+	}
 	blk_submit(io->chan, &w->req);
 	while (!w->done) {
 		loop_step(io->loop, -1);
+	}
+	if (!io->awake) {
+		blk_drain_chan_sleep(io->chan, true);
 	}
 	return w->result;
 }

@@ -28,7 +28,8 @@ int blk_io_discard(struct blk_io *io, uint64_t off, uint64_t len);
 int blk_io_zero(struct blk_io *io, uint64_t off, uint64_t len, unsigned flags);
 int blk_io_status(struct blk_io *io, uint64_t off, uint64_t len, struct blk_extent *out);
 
-/* For several requests at once: submit on the channel, then loop_step() until they are done. */
+/* For several requests at once: submit on the channel, then loop_step() until they are done. From the
+ * first call on a drain of the node waits for this loop to run. */
 struct blk_chan *blk_io_chan(struct blk_io *io);
 struct loop *blk_io_loop(struct blk_io *io);
 /* The calling thread uses it from now on; the calls above do that by themselves. */

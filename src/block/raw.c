@@ -150,5 +150,6 @@ const struct blk_driver blk_raw_driver = {
 	.submit = raw_submit,
 	.hurry = raw_hurry,
 	.truncate = raw_truncate,
+	.reopen = blk_reopen_file,
 	.child_resized = raw_child_resized,
 };

@@ -34,6 +34,37 @@ int blk_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc prealloc, 
 	return r;
 }
 
+/* "key=on" or off, if that is a change. */
+static int changed(struct opts *o, const char *key, bool was, bool is, const char *on,
+		   const char *off, struct err *err)
+{
+	return was == is ? 0 : opts_add(o, key, is ? on : off, err);
+}
+
+int blk_reopen_file(struct blk_node *n, const struct blk_node_opt *to, struct opts *o,
+		    struct err *err)
+{
+	const struct blk_node_opt *was = &n->opt;
+	struct opts below = {.what = o->what};
+	uint64_t size = n->info.size;
+	int r = opts_check_used(o, err);
+
+	r = r ? r : changed(&below, "read-only", was->read_only, to->read_only, "on", "off", err);
+	r = r ? r : changed(&below, "cache.direct", was->direct, to->direct, "on", "off", err);
+	r = r ? r : changed(&below, "cache.no-flush", was->no_flush, to->no_flush, "on", "off", err);
+	r = r ? r : changed(&below, "discard", was->unmap, to->unmap, "unmap", "ignore", err);
+	if (!r && below.count) {
+		r = blk_reopen(n->file, &below, err);
+	}
+	opts_fini(&below);
+	if (!r) {
+		n->opt = *to;
+		blk_info_from(n, n->file);
+		n->info.size = size;
+	}
+	return r;
+}
+
 /* detect-zeroes is looked at by each channel. */
 static void chan_special(void *arg)
 {

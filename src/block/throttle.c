@@ -289,4 +289,5 @@ const struct blk_driver blk_throttle_driver = {
 	.cancel = throttle_cancel,
 	.hurry = throttle_hurry,
 	.truncate = throttle_truncate,
+	.reopen = blk_reopen_file,
 };

@@ -589,6 +589,21 @@ static void test_drain(void **state)
 	blk_drain_end(&b);
 	assert_int_equal(blkrig_wait(&r, &late), 0);
 	assert_int_equal(data[1], 5);
+	/* nobody waits for a blk_io that is in no call */
+	{
+		struct blk_io *io;
+		struct err err;
+
+		assert_int_equal(blk_io_open(fault, &io, &err), 0);
+		assert_int_equal(blk_io_write(io, 9, &v, 1, 0), 0);
+		blk_drain_begin(fault, &b);
+		settle(l);
+		assert_int_equal(b_told, 2);
+		blk_drain_end(&b);
+		settle(l);
+		assert_int_equal(blk_io_write(io, 10, &v, 1, 0), 0);
+		blk_io_close(io);
+	}
 	/* cancelled while it waits; and held in the driver */
 	blk_drain_begin(fault, &a);
 	settle(l);
@@ -767,6 +782,39 @@ static int reopen(struct blk_node *n, const char *text, struct err *err)
 	return rc;
 }
 
+/* Of a node on a file both change. */
+static void test_reopen_below(void **state)
+{
+	char *path = blkrig_file(NULL, 65536), c = 9;
+	struct blk_graph *g;
+	struct blk_node *n, *f;
+	struct blk_io *io;
+	struct err err;
+
+	assert_int_equal(blk_graph_new(&g), 0);
+	assert_int_equal(node_open(g, "driver=raw,read-only=on,offset=4096,file.node-name=f,filename=",
+				   path, "", &n, &err),
+			 0);
+	f = blk_find(g, "f");
+	assert_int_equal(blk_io_open(n, &io, &err), 0);
+	assert_int_equal(blk_io_write(io, 0, &c, 1, 0), -EROFS);
+	assert_int_equal(reopen(n, "read-only=off,discard=unmap,detect-zeroes=on", &err), 0);
+	assert_false(f->info.read_only || n->info.read_only);
+	assert_true(f->info.can_discard && n->info.can_discard);
+	assert_int_equal(f->opt.detect_zeroes, BLK_DETECT_OFF);
+	assert_int_equal(blk_size(n), 65536 - 4096);
+	assert_int_equal(blk_io_write(io, 0, &c, 1, 0), 0);
+	assert_int_equal(reopen(n, "read-only=on", &err), 0);
+	assert_int_equal(blk_io_write(io, 0, &c, 1, 0), -EROFS);
+	assert_int_equal(reopen(n, "offset=0", &err), -EINVAL);
+	blk_io_close(io);
+	blk_unref(n);
+	blk_graph_free(g);
+	unlink(path);
+	free(path);
+	(void)state;
+}
+
 static void test_reopen(void **state)
 {
 	char *path = blkrig_file(NULL, 65536), c = 9;
@@ -881,6 +929,7 @@ int main(void)
 		cmocka_unit_test(test_drain_across_loops),
 		cmocka_unit_test(test_truncate),
 		cmocka_unit_test(test_reopen),
+		cmocka_unit_test(test_reopen_below),
 		cmocka_unit_test(test_copy_range),
 	};
 
