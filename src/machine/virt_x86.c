@@ -29,6 +29,7 @@
 #include "firmware/fw_cfg.h"
 #include "firmware/linux.h"
 #include "firmware/smbios.h"
+#include "kvm/x86.h"
 #include "machine/machine_int.h"
 #include "machine/smbios_opts.h"
 #include "pci/host.h"
@@ -115,7 +116,7 @@ static int add_platform(struct machine *m, struct err *err)
 	ret = ret ? ret : pm_new(&m->vm, err);
 	ret = ret ? ret : reset_new(&m->vm, err);
 	ret = ret ? ret : rtc_new(&m->vm, &rtc, err);
-	ret = ret ? ret : ged_new(&m->vm, ioapic_line(b->ioapic, PLAT_GSI_GED), &b->ged, err);
+	ret = ret ? ret : ged_new(&m->vm, PLAT_GED_BASE, ioapic_line(b->ioapic, PLAT_GSI_GED), &b->ged, err);
 	if (!ret && m->be.serial) {
 		struct uart_config uart = {
 			.id = "serial0", .port = PLAT_UART_PORT, .chr = m->be.serial,
@@ -291,6 +292,7 @@ static void acpi_facts_now(void *opaque, struct acpi_facts *f)
 	f->ncpus = b->m->cfg->max_cpus;
 	f->uart = b->m->be.serial != NULL;
 	f->numa = memory_acpi(&b->m->memory);
+	f->ecam_base = PLAT_ECAM_BASE;
 	f->last_bus = pci_last_bus(b->m->root);
 	mem64_window(b, &base, &end);
 	if (pci_mem64_extent(b->m->root, &lo, &hi)) {

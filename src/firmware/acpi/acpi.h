@@ -79,6 +79,7 @@ struct acpi_facts {
 	uint64_t mem64_base, mem64_end;
 	bool uart; /* COM1 is there */
 	const struct acpi_numa *numa; /* NULL: none of its tables */
+	uint64_t ecam_base;
 	uint8_t last_bus; /* the highest PCI bus number that is in use */
 };
 
@@ -134,7 +135,7 @@ struct acpi_placed {
 };
 /* Writes RSDP and tables to [0xE0000, 0xF0000), or the tables to the top of low RAM [0, low) if
  * they do not fit there, and an instruction sequence that resets the machine to 0xFFFF0, see
- * loader.c. -ENOSPC, -EFAULT. */
+ * place_x86.c. -ENOSPC, -EFAULT. */
 int acpi_place(struct mem *m, uint64_t low, const struct acpi_facts *facts,
 	       struct acpi_placed *out, struct err *err);
 
