@@ -220,7 +220,6 @@ int kvm_irqs_init(struct kvm_vm *vm, struct err *err)
 			       q->max);
 	}
 	q->ext_dest = vm->cfg.msi_ext_dest_id;
-	q->devid = kvm_cap(vm, KVM_CAP_MSI_DEVID); /* Arm: an ITS translates */
 	q->used = calloc(q->max / 64, sizeof(q->used[0]));
 	q->entry = calloc(q->max, sizeof(q->entry[0]));
 	if (!q->used || !q->entry || irq_reserve(q) < 0) {

@@ -48,7 +48,7 @@ struct kvm_irqs {
 	struct kvm_irq_routing *table;
 	unsigned capacity;
 	bool ext_dest;
-	bool devid; /* messages carry the id of their source */
+	bool devid; /* Arm: messages carry the id of their source, because an ITS translates */
 };
 
 /* The MSRs that make up a vCPU's state: those KVM lists and lets us read and write. */

@@ -23,9 +23,11 @@
 
 /* A processor; its ACPI UID is its index. */
 struct acpi_cpu {
-	uint32_t apic_id;
+	uint32_t apic_id; /* x86 */
 	bool present; /* false: may be plugged in later */
 	uint32_t node; /* of acpi_facts.numa */
+	uint64_t mpidr; /* Arm, as pmu */
+	bool pmu;
 };
 
 /* --- NUMA: SRAT, SLIT, HMAT. Nodes are numbered from 0 without gaps. --- */
@@ -80,6 +82,10 @@ struct acpi_facts {
 	bool uart; /* COM1 is there */
 	const struct acpi_numa *numa; /* NULL: none of its tables */
 	uint64_t ecam_base;
+	/* Arm: the topology (cores of a socket, threads of a core), processors of each
+	 * redistributor region */
+	unsigned cores, threads;
+	unsigned redist_cpus[2];
 	uint8_t last_bus; /* the highest PCI bus number that is in use */
 };
 
