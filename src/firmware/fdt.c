@@ -27,6 +27,7 @@ enum { EDGE_RISING = 1, LEVEL_HIGH = 4 }; /* third cell */
 #define PCI_IO	  0x01000000u
 #define PCI_MEM32 0x02000000u
 #define PCI_MEM64 0x03000000u
+#define PCI_PREFETCHABLE 0x40000000u /* Linux wants it of what is above 4 GiB, firmware ignores what has it */
 
 struct tree {
 	void *fdt;
@@ -344,7 +345,7 @@ static void pcie(struct tree *t, const struct fdt_facts *f)
 	if (f->mem64_end > f->mem64_base) {
 		CELLS(t, "ranges", PCI_IO, HI_LO(0), HI_LO(PLAT_PCI_IO_BASE),
 		      HI_LO(PLAT_PCI_IO_SIZE), PCI_MEM32, HI_LO(PLAT_MMIO32_BASE),
-		      HI_LO(PLAT_MMIO32_BASE), HI_LO(mem32), PCI_MEM64, HI_LO(f->mem64_base),
+		      HI_LO(PLAT_MMIO32_BASE), HI_LO(mem32), PCI_MEM64 | (f->direct ? PCI_PREFETCHABLE : 0), HI_LO(f->mem64_base),
 		      HI_LO(f->mem64_base), HI_LO(f->mem64_end - f->mem64_base));
 	} else {
 		CELLS(t, "ranges", PCI_IO, HI_LO(0), HI_LO(PLAT_PCI_IO_BASE),

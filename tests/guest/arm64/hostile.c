@@ -7,6 +7,7 @@
 #include "guest.h"
 
 #include "spec/fw_cfg.h"
+#include "spec/pl011.h"
 #include "spec/platform_arm64.h"
 
 static uint64_t seed = 88172645463325252u;
@@ -58,6 +59,8 @@ static void devices(void)
 	walk(PLAT_GPIO_BASE, PLAT_DEVICE_SIZE, 4, 1);
 	walk(PLAT_GED_BASE, 64, 1, 1);
 	walk(PLAT_UART_BASE + 0x18, PLAT_DEVICE_SIZE - 0x18, 4, 1);
+	write32(PLAT_UART_BASE + PL011_IMSC, 0);
+	write32(PLAT_UART_BASE + PL011_CR, PL011_CR_UARTEN | PL011_CR_TXE | PL011_CR_RXE);
 	walk(PLAT_GICD_BASE, PLAT_GICD_SIZE, 64, 1);
 	walk(PLAT_GICR_BASE, 4 * PLAT_GICR_CPU, 64, 1);
 	walk(PLAT_ITS_BASE, PLAT_ITS_SIZE, 64, 1);
@@ -76,7 +79,9 @@ static void nothing(void)
 static void pci(void)
 {
 	for (uint64_t f = 0; f < 0x10000; f += f < 256 ? 1 : 997) {
-		for (uint64_t reg = 0; reg < 0x1000; reg += f < 256 ? 4 : 1024) {
+		int there = read32(PLAT_ECAM_BASE + (f << 12)) != 0xffffffff;
+
+		for (uint64_t reg = 0; reg < 0x1000; reg += there ? 4 : 2048) {
 			access(PLAT_ECAM_BASE + (f << 12) + reg, 1);
 		}
 	}
