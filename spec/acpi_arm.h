@@ -1,6 +1,6 @@
 /*
  * ACPI tables that only Arm machines have. ACPI 6.5, chapter 5; GTDT 5.2.25, PPTT 5.2.30; IORT: ARM
- * DEN 0049E; SPCR and DBG2: Microsoft's specifications of them. Field names follow these.
+ * DEN 0049D; SPCR and DBG2: Microsoft's specifications of them. Field names follow these.
  */
 #ifndef SPEC_ACPI_ARM_H
 #define SPEC_ACPI_ARM_H
@@ -122,30 +122,28 @@ struct acpi_dbg2 {
 #define ACPI_DBG2_PL011	 0x0003
 #define ACPI_DBG2_NAME	 "\\_SB.COM0"
 
-struct acpi_iort { /* DEN 0049E, revision 5: a group with the ITS, a root complex that maps to it */
+struct acpi_iort { /* DEN 0049D, revision 0: a group with the ITS, a root complex that maps to it */
 	struct acpi_header header;
 	le32 nodes, node_offset, reserved;
 	struct {
 		uint8_t type;
 		le16 length;
 		uint8_t revision;
-		le32 id, mappings, mapping_offset;
+		le32 reserved, mappings, mapping_offset;
 		le32 count, its_id;
 	} __attribute__((packed)) group;
 	struct {
 		uint8_t type;
 		le16 length;
 		uint8_t revision;
-		le32 id, mappings, mapping_offset;
+		le32 reserved, mappings, mapping_offset;
 		le32 cache_coherent;
 		uint8_t allocation_hints;
 		le16 reserved0;
 		uint8_t memory_flags;
 		le32 ats, segment;
 		uint8_t address_size;
-		le16 pasid;
-		uint8_t reserved1;
-		le32 flags;
+		uint8_t reserved1[3];
 		struct {
 			le32 input_base, count, output_base, reference, flags;
 		} map;

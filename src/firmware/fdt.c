@@ -298,8 +298,6 @@ static void primecells(struct tree *t, const struct fdt_facts *f)
 	primecell_clocks(t, false);
 	flag(t, "gpio-controller");
 	CELLS(t, "#gpio-cells", 2);
-	flag(t, "interrupt-controller");
-	CELLS(t, "#interrupt-cells", 2);
 	CELLS(t, "phandle", PHANDLE_GPIO);
 	end(t);
 

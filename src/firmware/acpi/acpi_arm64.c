@@ -173,9 +173,9 @@ static void build_iort(struct acpi_builder *b)
 	struct acpi_iort t = {
 		.nodes = le32_of(2), .node_offset = le32_of(offsetof(struct acpi_iort, group)),
 		.group.type = ACPI_IORT_ITS_GROUP, .group.length = le16_of(sizeof(t.group)),
-		.group.revision = 1, .group.count = le32_of(1),
+		.group.count = le32_of(1),
 		.root.type = ACPI_IORT_ROOT_COMPLEX, .root.length = le16_of(sizeof(t.root)),
-		.root.revision = 3, .root.id = le32_of(1), .root.mappings = le32_of(1),
+		.root.revision = 1, .root.mappings = le32_of(1),
 		.root.cache_coherent = le32_of(1), .root.memory_flags = ACPI_IORT_CPM_DACS,
 		.root.address_size = 64,
 		.root.map.count = le32_of(0xffff), /* less one */
@@ -184,7 +184,7 @@ static void build_iort(struct acpi_builder *b)
 	t.root.mapping_offset = le32_of((uint32_t)(offsetof(struct acpi_iort, root.map) -
 						   offsetof(struct acpi_iort, root)));
 	t.root.map.reference = le32_of(offsetof(struct acpi_iort, group));
-	whole(b, "IORT", 5, &t, sizeof(t));
+	whole(b, "IORT", 0, &t, sizeof(t));
 }
 
 /* Sockets, in them cores, in them threads where a core has several. */
