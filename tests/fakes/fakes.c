@@ -106,6 +106,7 @@ static int fake_route_set(struct irqchip *c, int gsi, bool valid, uint64_t addr,
 	g->valid = valid;
 	g->addr = addr;
 	g->data = data;
+	g->source = source;
 	g->routes_set++;
 	pthread_mutex_unlock(&fi->lock);
 	return 0;

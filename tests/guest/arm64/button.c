@@ -9,6 +9,7 @@
 
 #define PIN	(1u << PLAT_GPIO_POWER_KEY)
 #define ISPENDR 0x200
+#define ICFGR	0xc00
 #define INTID	(PLAT_FIRST_SPI + PLAT_SPI_GPIO)
 
 static int interrupt(void)
@@ -26,6 +27,9 @@ static void edge(uint32_t level)
 
 void guest_main(uint64_t cpu)
 {
+	uint64_t config = PLAT_GICD_BASE + ICFGR + INTID / 16 * 4;
+
+	write32(config, read32(config) & ~(3u << INTID % 16 * 2)); /* by level: KVM's is edge at first */
 	write32(PLAT_GPIO_BASE + PL061_IBE, PIN);
 	write32(PLAT_GPIO_BASE + PL061_IE, PIN);
 	put(interrupt() ? "button: an interrupt too early\n" : "button: ready\n");
