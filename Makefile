@@ -2,7 +2,9 @@
 # it lacks (scripts/deps, as root or through sudo; it says what and why).
 #
 #   make                     build/nemu
-#   make demo                boot a Debian guest with it; DEMO_CMD='…' says what to run in it
+#   make ARCH=aarch64        build-aarch64/nemu, on an x86-64 machine
+#   make demo                boot a Debian guest with it; DEMO_CMD='…' says what to run in it;
+#                            with ARCH=aarch64 an Arm guest on an emulated Arm host
 #   make check               every test, about half an hour on two cores; STAGES='unit lab' for some
 #   make soak                the same and what takes longer
 #   make bench               NEMU beside QEMU, printed as ratios
@@ -18,25 +20,29 @@ PREFIX ?= /usr/local
 STAGES ?=
 TIME ?= 60
 BASE ?= HEAD
+ARCH ?=
+
+# another architecture than this machine's has a build directory of its own
+CROSS = $(if $(filter-out $(shell uname -m),$(ARCH)),$(ARCH))
 
 all:
-	@scripts/deps build
-	@scripts/check --build build
+	@scripts/deps build $(if $(CROSS),arm64)
+	@scripts/check --build build$(if $(CROSS),-$(CROSS))
 
 asan tsan:
 	@scripts/deps build
 	@scripts/check --build build-$@
 
 demo: all
-	@scripts/deps lab image
-	@scripts/demo
+	@scripts/deps lab image $(if $(CROSS),arm64)
+	@scripts/demo$(if $(CROSS),-arm64)
 
 check:
-	@scripts/deps build lab image check
+	@scripts/deps build lab image check arm64
 	@scripts/check $(STAGES)
 
 soak:
-	@scripts/deps build lab image check
+	@scripts/deps build lab image check arm64
 	@scripts/check --soak $(STAGES)
 
 bench: all
@@ -65,6 +71,6 @@ tidy: all
 	@run-clang-tidy -quiet -p build '$(CURDIR)/src/.*'
 
 clean:
-	rm -rf build build-clang build-hooks build-asan build-tsan build-fuzz build-fuzz-cov
+	rm -rf build build-clang build-hooks build-asan build-tsan build-fuzz build-fuzz-cov build-aarch64 build-aarch64-deps
 
 .PHONY: all asan tsan demo check soak bench fuzz fuzz-coverage install lint tidy clean

@@ -9,6 +9,9 @@
 #define CFI_CMD_ERASE	     0x20
 #define CFI_CMD_PROGRAM	     0x40
 #define CFI_CMD_CLEAR_STATUS 0x50
+#define CFI_CMD_LOCK	     0x01 /* after LOCK_SETUP */
+#define CFI_CMD_LOCK_SETUP   0x60
+#define CFI_CMD_BUFFER	     0xE8
 #define CFI_CMD_READ_STATUS  0x70
 #define CFI_CMD_READ_ID	     0x90
 #define CFI_CMD_QUERY	     0x98
@@ -21,5 +24,6 @@
 
 #define CFI_INTEL_MANUFACTURER 0x89
 #define CFI_INTEL_J3_64MBIT    0x17
+#define CFI_INTEL_P30_256MBIT  0x19
 
 #endif

@@ -39,6 +39,11 @@
 #define FW_CFG_DMA_LO_OFF    8 /* writing this half starts the transfer */
 #define FW_CFG_DMA_SIGNATURE UINT64_C(0x51454d5520434647) /* "QEMU CFG" */
 
+/* In memory: data (1, 2, 4 or 8 bytes), be16 selector, be64 DMA address. */
+#define FW_CFG_MMIO_SELECTOR 0x08
+#define FW_CFG_MMIO_DMA	     0x10
+#define FW_CFG_MMIO_SIZE     0x18
+
 #define FW_CFG_DMA_CTL_ERROR  0x01
 #define FW_CFG_DMA_CTL_READ   0x02
 #define FW_CFG_DMA_CTL_SKIP   0x04

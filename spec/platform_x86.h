@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "spec/ged.h"
+
 /* --- guest physical memory --- */
 #define PLAT_LOW_RAM_MAX   UINT64_C(0x80000000)	 /* RAM below 4 GiB ends here at the latest */
 #define PLAT_HIGH_RAM_BASE UINT64_C(0x100000000) /* the rest of RAM starts here */
@@ -28,21 +30,12 @@
 #define PLAT_REGS_BASE	  UINT64_C(0xFED00000)
 #define PLAT_REGS_SIZE	  UINT64_C(0x1000)
 #define PLAT_GED_BASE	  (PLAT_REGS_BASE + 0x000) /* u32 selector, read clears */
-#define PLAT_GED_SIZE	  UINT64_C(4)
 #define PLAT_PVPANIC_BASE (PLAT_REGS_BASE + 0x100) /* reserved from here on: not there yet */
 #define PLAT_VMGENID_BASE (PLAT_REGS_BASE + 0x200)
 #define PLAT_CPUHP_BASE	  (PLAT_REGS_BASE + 0x300)
 #define PLAT_MEMHP_BASE	  (PLAT_REGS_BASE + 0x400)
 #define PLAT_PCIHP_BASE	  (PLAT_REGS_BASE + 0x500)
 #define PLAT_NVDIMM_BASE  (PLAT_REGS_BASE + 0x600)
-
-/* Bits of the GED selector. The ASL has the same values. */
-#define PLAT_GED_CPU	 UINT32_C(0x01)
-#define PLAT_GED_MEMORY	 UINT32_C(0x02)
-#define PLAT_GED_NVDIMM	 UINT32_C(0x04)
-#define PLAT_GED_PCI	 UINT32_C(0x08)
-#define PLAT_GED_POWER	 UINT32_C(0x10) /* the power button */
-#define PLAT_GED_VMGENID UINT32_C(0x20)
 
 /* Direct boot: ACPI from the first, SMBIOS from the second address; the BIOS area scanned by
  * operating systems. */

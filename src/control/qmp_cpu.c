@@ -7,7 +7,7 @@
 
 #include "control/qmp_int.h"
 
-#define TARGET "x86_64"
+#define TARGET NEMU_TARGET /* as QEMU calls the architecture; from the build */
 
 static json_t *cpu_props(const struct vm_config *c, unsigned i)
 {

@@ -12,8 +12,9 @@
 
 struct irqchip;
 struct irqchip_ops {
-	/* Delivers now. 0 or -errno. Any thread. */
-	int (*msi_send)(struct irqchip *c, uint64_t addr, uint32_t data);
+	/* Delivers now. source: the PCI requester id (bus << 8 | devfn) of who sends, which an
+	 * interrupt translation service goes by; 0 for others. 0 or -errno. Any thread. */
+	int (*msi_send)(struct irqchip *c, uint64_t addr, uint32_t data, uint32_t source);
 	/* A GSI for an MSI route, or -ENOSPC. Control loop. */
 	int (*gsi_alloc)(struct irqchip *c);
 	void (*gsi_free)(struct irqchip *c, int gsi);
@@ -22,7 +23,8 @@ struct irqchip_ops {
 	 * its GSI has no route may still interrupt if a route follows within milliseconds
 	 * (KVM looks it up from a work item), so masking is irqfd(…, false), not this. Control
 	 * loop. */
-	int (*route_set)(struct irqchip *c, int gsi, bool valid, uint64_t addr, uint32_t data);
+	int (*route_set)(struct irqchip *c, int gsi, bool valid, uint64_t addr, uint32_t data,
+			 uint32_t source);
 	/* Binds an eventfd to the GSI, or unbinds it. Control loop. */
 	int (*irqfd)(struct irqchip *c, int gsi, int fd, bool assign);
 };

@@ -1,11 +1,7 @@
 /*
- * Flash for UEFI variables, with its content in a file. (flash_open.c opens and maps it.)
- *
- * Commands: Intel Extended Command Set, byte-wide, erase blocks of 4 KiB (JEDEC JESD68.01; Intel
- * StrataFlash J3 datasheet): 10/40 program a byte, 20 D0 erase, 50 clear status, 70 read status,
- * 90 read identifier, 98 CFI query, FF read array. Programming clears bits, as NOR flash does.
- * After program and erase the array is readable at once: OVMF goes on reading without asking for
- * the status or for the array (QemuFlash.c), and so the array need not leave its memory slot.
+ * Flash for UEFI variables, with its content in a file: what does not depend on the chip. Commands
+ * are in flash_x86.c and flash_arm64.c; flash_open.c opens and maps. Without a file (fd -1) the
+ * content lasts as long as the machine.
  *
  * Reads of the array never exit: the region is a read-only slot ("direct"). Only while status,
  * identifier or query are to be read is the slot taken away. Writes always exit.
@@ -24,8 +20,8 @@
  *    not affected, what is still queued at exit is lost and reported.
  *
  * Invariants
- *  1. The region is direct exactly if mode is ARRAY, once the control loop has been there
- *     (mode_apply()); in between, trapped reads in ARRAY mode are answered from host memory.
+ *  1. The region is direct exactly if mode is FLASH_ARRAY, once the control loop has been there
+ *     (flash_mode_apply()); in between, trapped reads in FLASH_ARRAY mode are answered from host memory.
  *  2. An entry being written (`writing`) is not changed any more.
  *  3. queue holds the blocks in which file and host memory differ, in the order of the changes.
  *
@@ -49,48 +45,12 @@
 #include "core/device.h"
 #include "event/loop.h"
 #include "firmware/flash_int.h"
-#include "firmware/trace.h"
 #include "mem/mem.h"
-#include "spec/cfi_flash.h"
-#include "spec/platform_x86.h"
 
 #define BLOCK	 FLASH_BLOCK
-#define QUEUE	 64
+#define QUEUE	 FLASH_QUEUE
 #define DELAY_NS UINT64_C(10000000)
 #define RETRY_NS UINT64_C(1000000000)
-
-enum flash_mode { ARRAY, STATUS, IDENTIFIER, QUERY_TABLE, MODES };
-enum pending { NONE, PROGRAM, ERASE, PENDINGS };
-
-struct entry {
-	uint32_t block;
-	uint8_t data[BLOCK];
-};
-
-struct flash {
-	struct device dev;
-	struct vm *vm;
-	char *path;
-	int fd;
-	uint32_t size;
-	uint8_t *array; /* host memory of `rom` */
-	struct mem_region *rom;
-	struct bus_region region;
-
-	_Atomic uint8_t mode; /* enum flash_mode */
-	_Atomic uint8_t status;
-	bool direct; /* control loop */
-
-	pthread_mutex_t lock;
-	enum pending pending;
-	struct entry *queue[QUEUE]; /* ring; entries are allocated at first use and kept */
-	unsigned head, count;
-	bool writing; /* the entry at head */
-
-	struct loop_work arm_work;
-	struct loop_timer timer;
-	bool failing; /* control loop */
-};
 
 /* --- the queue and the file --- */
 
@@ -232,11 +192,11 @@ static uint8_t array_get(const uint8_t *p)
 }
 
 /*
- * Finishes a program (len 1, value and-ed in) or an erase (a block, value 0xff). When the queue
- * is full the vCPU waits until the oldest entry is in the file; when that cannot be written the
- * operation fails, as it does on worn-out flash.
+ * Programs (data and-ed in) or, without data, erases (0xff) what lies in one block. When the
+ * queue is full the vCPU waits until the oldest entry is in the file; when that cannot be
+ * written the operation fails, as it does on worn-out flash.
  */
-static bool array_change(struct flash *f, uint32_t off, uint32_t len, bool erase, uint8_t value)
+static bool array_change(struct flash *f, uint32_t off, uint32_t len, const uint8_t *data)
 {
 	struct entry *e;
 	bool same = true;
@@ -245,18 +205,20 @@ static bool array_change(struct flash *f, uint32_t off, uint32_t len, bool erase
 		for (uint32_t i = 0; i < len && same; i++) {
 			uint8_t old = f->array[off + i];
 
-			same = (erase ? value : (uint8_t)(old & value)) == old;
+			same = (data ? (uint8_t)(old & data[i]) : 0xff) == old;
 		}
 		if (same) {
 			return true;
 		}
-		e = queue_entry_locked(f, off / BLOCK);
-		if (e) {
+		e = f->fd < 0 ? NULL : queue_entry_locked(f, off / BLOCK);
+		if (e || f->fd < 0) {
 			for (uint32_t i = 0; i < len; i++) {
-				uint8_t v = erase ? value : f->array[off + i] & value;
+				uint8_t v = data ? f->array[off + i] & data[i] : 0xff;
 
 				array_set(&f->array[off + i], v);
-				e->data[(off + i) % BLOCK] = v;
+				if (e) {
+					e->data[(off + i) % BLOCK] = v;
+				}
 			}
 			return true;
 		}
@@ -267,13 +229,33 @@ static bool array_change(struct flash *f, uint32_t off, uint32_t len, bool erase
 	return false;
 }
 
+bool flash_program_locked(struct flash *f, uint32_t off, const uint8_t *data, unsigned len)
+{
+	return array_change(f, off, len, data);
+}
+
+bool flash_erase_locked(struct flash *f, uint32_t off, uint32_t len)
+{
+	bool ok = true;
+
+	for (uint32_t at = 0; at < len; at += BLOCK) {
+		ok = array_change(f, off + at, BLOCK, NULL) && ok;
+	}
+	return ok;
+}
+
+uint8_t flash_byte(const struct flash *f, uint64_t off)
+{
+	return array_get(&f->array[off]);
+}
+
 /* --- commands --- */
 
 /* Invariant 1, on the control loop. */
-static void mode_apply(void *opaque)
+void flash_mode_apply(void *opaque)
 {
 	struct flash *f = opaque;
-	bool direct = atomic_load(&f->mode) == ARRAY;
+	bool direct = atomic_load(&f->mode) == FLASH_ARRAY;
 	int ret;
 
 	if (direct == f->direct) {
@@ -287,150 +269,12 @@ static void mode_apply(void *opaque)
 	f->direct = direct;
 }
 
-static void status_error(struct flash *f)
-{
-	atomic_fetch_or(&f->status,
-			CFI_STATUS_READY | CFI_STATUS_ERASE_ERROR | CFI_STATUS_PROGRAM_ERROR);
-}
-
-/* The first byte of a command. */
-static void command_locked(struct flash *f, uint8_t cmd)
-{
-	switch (cmd) {
-	case CFI_CMD_PROGRAM:
-	case CFI_CMD_PROGRAM_ALT:
-		f->pending = PROGRAM;
-		break;
-	case CFI_CMD_ERASE:
-		f->pending = ERASE;
-		break;
-	case CFI_CMD_CLEAR_STATUS:
-		atomic_store(&f->status, 0);
-		break;
-	case CFI_CMD_READ_STATUS:
-		atomic_store(&f->mode, STATUS);
-		break;
-	case CFI_CMD_READ_ID:
-		atomic_store(&f->mode, IDENTIFIER);
-		break;
-	case CFI_CMD_QUERY:
-		atomic_store(&f->mode, QUERY_TABLE);
-		break;
-	case CFI_CMD_READ_ARRAY:
-		atomic_store(&f->mode, ARRAY);
-		break;
-	default:
-		status_error(f);
-		atomic_store(&f->mode, ARRAY);
-		break;
-	}
-}
-
-static void flash_write(void *opaque, uint64_t off, uint64_t value, unsigned size)
-{
-	struct flash *f = opaque;
-	enum pending pending;
-	uint8_t v = (uint8_t)value;
-	bool was_array, is_array;
-
-	pthread_mutex_lock(&f->lock);
-	was_array = atomic_load(&f->mode) == ARRAY;
-	pending = f->pending;
-	f->pending = NONE;
-	trace_flash_write(f->dev.id, off, value, pending);
-	switch (pending) {
-	case PROGRAM:
-		if (array_change(f, (uint32_t)off, 1, false, v)) {
-			atomic_fetch_or(&f->status, CFI_STATUS_READY);
-		} else {
-			atomic_fetch_or(&f->status,
-					CFI_STATUS_READY | CFI_STATUS_PROGRAM_ERROR);
-		}
-		atomic_store(&f->mode, ARRAY);
-		break;
-	case ERASE:
-		if (v != CFI_CMD_CONFIRM) {
-			status_error(f);
-		} else if (array_change(f, (uint32_t)align_down(off, BLOCK), BLOCK, true,
-					0xff)) {
-			atomic_fetch_or(&f->status, CFI_STATUS_READY);
-		} else {
-			atomic_fetch_or(&f->status, CFI_STATUS_READY | CFI_STATUS_ERASE_ERROR);
-		}
-		atomic_store(&f->mode, ARRAY);
-		break;
-	default:
-		command_locked(f, v);
-		break;
-	}
-	is_array = atomic_load(&f->mode) == ARRAY;
-	pthread_mutex_unlock(&f->lock);
-	if (was_array != is_array) {
-		loop_call(f->vm->loop, mode_apply, f);
-	}
-}
-
-/* The table of the CFI query; offsets are those of the standard. */
-static uint8_t query_byte(const struct flash *f, uint64_t off)
-{
-	static const uint8_t table[] = {
-		[0x10] = 'Q',  [0x11] = 'R',  [0x12] = 'Y', [0x13] = 0x01, /* Intel Extended */
-		[0x15] = 0x31,						   /* its table */
-		[0x1b] = 0x27, [0x1c] = 0x36,				   /* 2.7 to 3.6 V */
-		[0x1f] = 0x07,						   /* program: 2^7 us */
-		[0x21] = 0x0a,						   /* erase: 2^10 ms */
-		[0x23] = 0x04, [0x25] = 0x04, /* at most 2^4 times that */
-		[0x2c] = 0x01,		      /* one erase region */
-		[0x31] = 'P',  [0x32] = 'R',  [0x33] = 'I', [0x34] = '1',
-		[0x35] = '1',  [0x40] = 0x00,
-	};
-	uint32_t blocks = f->size / BLOCK - 1;
-
-	switch (off) {
-	case 0x27: /* size: 2^n, rounded up */
-		return (uint8_t)(64 - __builtin_clzll((uint64_t)f->size - 1));
-	case 0x2d:
-		return (uint8_t)blocks;
-	case 0x2e:
-		return (uint8_t)(blocks >> 8);
-	case 0x2f:
-		return (uint8_t)(BLOCK / 256);
-	case 0x30:
-		return (uint8_t)(BLOCK / 256 >> 8);
-	default:
-		return off < sizeof(table) ? table[off] : 0;
-	}
-}
-
-static uint64_t flash_read(void *opaque, uint64_t off, unsigned size)
-{
-	struct flash *f = opaque;
-
-	switch (atomic_load(&f->mode)) {
-	case STATUS:
-		return atomic_load(&f->status);
-	case IDENTIFIER:
-		return off == 0 ? CFI_INTEL_MANUFACTURER : off == 1 ? CFI_INTEL_J3_64MBIT : 0;
-	case QUERY_TABLE:
-		return query_byte(f, off);
-	default:
-		return array_get(&f->array[off]);
-	}
-}
-
-static const struct bus_ops flash_bus_ops = {
-	.read = flash_read,
-	.write = flash_write,
-	.min_size = 1,
-	.max_size = 1, /* a byte-wide chip: the bus splits */
-};
-
 /* --- state: the content travels with it, the file of the other side follows --- */
 
 struct flash_state {
 	uint8_t mode, status, pending;
 	uint32_t size;
-	uint8_t content[PLAT_FLASH_MAX];
+	uint8_t content[NEMU_FLASH_MAX]; /* of the build: differs by architecture */
 };
 static const struct state_desc flash_desc = {
 	.name = "flash",
@@ -439,9 +283,9 @@ static const struct state_desc flash_desc = {
 	.size = sizeof(struct flash_state),
 	.fields =
 		(const struct state_field[]){
-			STATE_F_RANGE(STATE_U8, struct flash_state, mode, 0, MODES - 1),
+			STATE_F_RANGE(STATE_U8, struct flash_state, mode, 0, FLASH_MODES - 1),
 			STATE_F_U8(struct flash_state, status),
-			STATE_F_RANGE(STATE_U8, struct flash_state, pending, 0, PENDINGS - 1),
+			STATE_F_U8(struct flash_state, pending),
 			STATE_F_BUF(struct flash_state, content, size),
 			STATE_F_END,
 		},
@@ -454,7 +298,7 @@ static int flash_save(struct device *d, void *p, struct err *err)
 
 	st->mode = atomic_load(&f->mode);
 	st->status = atomic_load(&f->status);
-	st->pending = (uint8_t)f->pending;
+	st->pending = f->pending;
 	st->size = f->size;
 	memcpy(st->content, f->array, f->size);
 	return 0;
@@ -471,12 +315,19 @@ static int flash_load(struct device *d, const void *p, struct err *err)
 			       "copy of the same file",
 			       st->size, f->path, f->size);
 	}
+	if (st->pending > flash_max_pending) {
+		return err_set(err, EINVAL, "the state has a flash with an unknown command");
+	}
 	for (uint32_t block = 0; block < f->size / BLOCK; block++) {
 		size_t off = (size_t)block * BLOCK;
 		struct entry *e;
 		int ret = 0;
 
 		if (!memcmp(f->array + off, st->content + off, BLOCK)) {
+			continue;
+		}
+		if (f->fd < 0) {
+			memcpy(f->array + off, st->content + off, BLOCK);
 			continue;
 		}
 		pthread_mutex_lock(&f->lock);
@@ -495,10 +346,10 @@ static int flash_load(struct device *d, const void *p, struct err *err)
 		memcpy(f->array + off, st->content + off, BLOCK);
 		memcpy(e->data, st->content + off, BLOCK);
 	}
-	f->pending = (enum pending)st->pending;
+	f->pending = st->pending;
 	atomic_store(&f->status, st->status);
 	atomic_store(&f->mode, st->mode);
-	mode_apply(f);
+	flash_mode_apply(f);
 	return 0;
 }
 
@@ -509,11 +360,11 @@ static void flash_reset(struct device *d)
 	struct flash *f = container_of(d, struct flash, dev);
 
 	pthread_mutex_lock(&f->lock);
-	f->pending = NONE;
+	f->pending = 0;
 	pthread_mutex_unlock(&f->lock);
 	atomic_store(&f->status, 0);
-	atomic_store(&f->mode, ARRAY);
-	mode_apply(f);
+	atomic_store(&f->mode, FLASH_ARRAY);
+	flash_mode_apply(f);
 }
 
 static void flash_pause(struct device *d)
@@ -549,7 +400,9 @@ static void flash_destroy(struct device *d)
 	loop_work_cancel(f->vm->loop, &f->arm_work);
 	loop_timer_disarm(&f->timer);
 	mem_region_del(f->vm->mem, f->rom);
-	close(f->fd);
+	if (f->fd >= 0) {
+		close(f->fd);
+	}
 	flash_free(f);
 }
 

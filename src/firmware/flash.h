@@ -1,5 +1,5 @@
 /*
- * Firmware images below 4 GiB: read-only ROM, or flash whose content is kept in a file (UEFI
+ * Firmware images: read-only ROM, or flash whose content is kept in a file (UEFI
  * variables).
  */
 #ifndef FIRMWARE_FLASH_H
@@ -13,14 +13,15 @@
 
 struct flash_config {
 	const char *option; /* for messages: "-bios", "-drive if=pflash,unit=1" */
-	const char *path;
+	const char *path; /* NULL: no file, the content is lost with the machine */
 	bool readonly;
+	uint32_t volatile_size; /* without a file */
 };
 #define FLASH_MAX_UNITS 2
 
-/* Maps unit[0] so that it ends at 4 GiB and each further one directly below the one before, as
- * QEMU does with pflash drives; -bios is one read-only unit. A file is a multiple of 4 KiB, all
- * together at most 16 MiB. Read-only files are copied; writable ones are locked, copied, and
+/* Maps the units, on x86 so that unit[0] ends at 4 GiB and each further one directly below the one
+ * before, on Arm at multiples of 64 MiB from 0 on, as QEMU does with pflash drives; -bios is one
+ * read-only unit. A file is a multiple of 4 KiB, together at most 16 MiB on x86, 64 MiB each on Arm. Read-only files are copied; writable ones are locked, copied, and
  * changes written back as described in flash.c. Each writable unit is a device "flash#N" of
  * vm->devices, which destroys it and so writes back what is left.
  *

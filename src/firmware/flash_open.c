@@ -21,7 +21,6 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "firmware/flash_int.h"
-#include "spec/platform_x86.h"
 
 #define FLASH_ID_LEN 16
 
@@ -60,12 +59,12 @@ static int image_open(const struct flash_config *c, struct image *img, struct er
 			      c->path);
 		goto close_fd;
 	}
-	if (!sb.st_size || sb.st_size % FLASH_BLOCK || (uint64_t)sb.st_size > PLAT_FLASH_MAX) {
+	if (!sb.st_size || sb.st_size % FLASH_BLOCK || (uint64_t)sb.st_size > NEMU_FLASH_MAX) {
 		ret = err_set(err, EINVAL,
 			      "%s: %s has %lld bytes, which is no multiple of 4 KiB up "
 			      "to %u MiB; give a complete firmware image",
 			      c->option, c->path, (long long)sb.st_size,
-			      (unsigned)(PLAT_FLASH_MAX / MiB));
+			      (unsigned)(NEMU_FLASH_MAX / MiB));
 		goto close_fd;
 	}
 	if (fcntl(fd, F_OFD_SETLK, &fl) < 0) {
@@ -94,22 +93,32 @@ close_fd:
 static int image_read(const struct flash_config *c, const struct image *img, uint8_t *to,
 		      struct err *err)
 {
-	size_t done = 0;
+	static const uint8_t zeroes[FLASH_BLOCK];
+	uint8_t block[FLASH_BLOCK];
 
-	while (done < img->size) {
-		ssize_t n = pread(img->fd, to + done, img->size - done, (off_t)done);
+	for (size_t at = 0; at < img->size; at += sizeof(block)) {
+		size_t done = 0;
 
-		if (n < 0 && errno == EINTR) {
-			continue;
+		while (done < sizeof(block)) {
+			ssize_t n = pread(img->fd, block + done, sizeof(block) - done,
+					  (off_t)(at + done));
+
+			if (n < 0 && errno == EINTR) {
+				continue;
+			}
+			if (n <= 0) {
+				int errnum = n ? errno : EIO;
+
+				return err_set(err, errnum, "%s: cannot read %s: %s",
+					       c->option, c->path,
+					       n ? strerror(errnum)
+						 : "it became shorter meanwhile");
+			}
+			done += (size_t)n;
 		}
-		if (n <= 0) {
-			int errnum = n ? errno : EIO;
-
-			return err_set(err, errnum, "%s: cannot read %s: %s", c->option,
-				       c->path,
-				       n ? strerror(errnum) : "it became shorter meanwhile");
+		if (memcmp(block, zeroes, sizeof(block))) { /* padding costs no memory */
+			memcpy(to + at, block, sizeof(block));
 		}
-		done += (size_t)n;
 	}
 	return 0;
 }
@@ -126,38 +135,39 @@ static int unit_device(struct vm *vm, unsigned unit, const struct flash_config *
 	int ret;
 
 	unit_id(id, unit);
-	ret = flash_device_new(vm, id, c->path, img->fd, rom, err);
+	ret = flash_device_new(vm, id, c->path ? c->path : "no file", img->fd, rom, err);
 	if (ret) {
 		err_prefix(err, "%s", c->option);
 	}
 	return ret;
 }
 
-/* Maps one unit below end. *rom stays the caller's unless the unit became a device (*dev).
+/* Maps one unit. *rom stays the caller's unless the unit became a device (*dev).
  * #syscalls(start): close */
-static int unit_add(struct vm *vm, const struct flash_config *c, unsigned unit, uint64_t end,
+static int unit_add(struct vm *vm, const struct flash_config *c, unsigned unit, uint64_t *next,
 		    struct mem_region **rom, bool *dev, struct err *err)
 {
-	struct image img = {.fd = -1};
-	int ret = image_open(c, &img, err);
+	struct image img = {.fd = -1, .size = c->volatile_size};
+	uint64_t gpa;
+	int ret = c->path ? image_open(c, &img, err) : 0;
 
 	if (ret) {
 		return ret;
 	}
 	*dev = false;
-	if (img.size > PLAT_FLASH_MAX - (PLAT_FLASH_END - end)) {
+	if (!flash_place(unit, img.size, next, &gpa)) {
 		ret = err_set(err, EINVAL,
 			      "%s: %s and the image before it have more than %u MiB "
 			      "together; give smaller images",
-			      c->option, c->path, (unsigned)(PLAT_FLASH_MAX / MiB));
+			      c->option, c->path, (unsigned)(NEMU_FLASH_MAX / MiB));
 		goto close_image;
 	}
-	ret = mem_region_add(vm->mem, c->readonly ? "rom" : "flash", end - img.size, img.size,
+	ret = mem_region_add(vm->mem, c->readonly ? "rom" : "flash", gpa, img.size,
 			     MEM_FIRMWARE, MEM_READONLY, rom, err);
 	if (ret) {
 		goto close_image;
 	}
-	ret = image_read(c, &img, mem_region_host(*rom), err);
+	ret = c->path ? image_read(c, &img, mem_region_host(*rom), err) : 0;
 	if (!ret && !c->readonly) {
 		ret = unit_device(vm, unit, c, &img, *rom, err);
 		*dev = !ret;
@@ -173,7 +183,9 @@ static int unit_add(struct vm *vm, const struct flash_config *c, unsigned unit, 
 del_rom:
 	mem_region_del(vm->mem, *rom);
 close_image:
-	close(img.fd);
+	if (img.fd >= 0) {
+		close(img.fd);
+	}
 	return ret;
 }
 
@@ -181,17 +193,16 @@ int flash_new(struct vm *vm, const struct flash_config *unit, unsigned nunits, s
 {
 	struct mem_region *rom[FLASH_MAX_UNITS];
 	bool dev[FLASH_MAX_UNITS];
-	uint64_t end = PLAT_FLASH_END;
+	uint64_t next = 0;
 	unsigned done = 0;
 	int ret = 0;
 
 	assert(nunits <= FLASH_MAX_UNITS);
 	for (; done < nunits; done++) {
-		ret = unit_add(vm, &unit[done], done, end, &rom[done], &dev[done], err);
+		ret = unit_add(vm, &unit[done], done, &next, &rom[done], &dev[done], err);
 		if (ret) {
 			break;
 		}
-		end -= mem_region_size(rom[done]);
 	}
 	while (ret && done--) {
 		if (dev[done]) {

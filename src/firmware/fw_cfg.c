@@ -315,6 +315,55 @@ static const struct bus_ops port_ops = {
 	.max_size = 4,
 };
 
+/* --- the same in memory: data, selector and DMA address, all of them big-endian --- */
+
+static uint64_t mmio_read(void *opaque, uint64_t off, unsigned size)
+{
+	struct fw_cfg *fw = opaque;
+	uint64_t v = 0;
+
+	if (off < FW_CFG_MMIO_SELECTOR) {
+		/* following bytes in the order of memory, as the port has them */
+		for (unsigned i = 0; i < size; i++) {
+			v |= (uint64_t)data_read(fw) << 8 * i;
+		}
+		return v;
+	}
+	if (off >= FW_CFG_MMIO_DMA) {
+		be64 signature = be64_of(FW_CFG_DMA_SIGNATURE);
+
+		memcpy(&v, (uint8_t *)&signature + (off - FW_CFG_MMIO_DMA),
+		       MIN(size, FW_CFG_MMIO_SIZE - off));
+	}
+	return v;
+}
+
+static void mmio_write(void *opaque, uint64_t off, uint64_t value, unsigned size)
+{
+	struct fw_cfg *fw = opaque;
+
+	if (off == FW_CFG_MMIO_SELECTOR && size == 2) {
+		select_key(fw, __builtin_bswap16((uint16_t)value));
+	} else if (off == FW_CFG_MMIO_DMA && size == 8) {
+		fw->dma_hi = 0;
+		dma_run(fw, __builtin_bswap64(value));
+	} else if (off == FW_CFG_MMIO_DMA && size == 4) {
+		fw->dma_hi = __builtin_bswap32((uint32_t)value);
+	} else if (off == FW_CFG_MMIO_DMA + 4 && size == 4) {
+		uint64_t desc = (uint64_t)fw->dma_hi << 32 | __builtin_bswap32((uint32_t)value);
+
+		fw->dma_hi = 0;
+		dma_run(fw, desc);
+	}
+}
+
+static const struct bus_ops mmio_ops = {
+	.read = mmio_read,
+	.write = mmio_write,
+	.min_size = 1,
+	.max_size = 8,
+};
+
 /* --- state --- */
 
 struct writable_state {
@@ -473,7 +522,8 @@ static const struct device_ops fw_cfg_ops = {
 	.state = (const struct device_state_ops *const[]){&fw_cfg_state_ops, NULL},
 };
 
-int fw_cfg_new(struct vm *vm, uint16_t port, struct fw_cfg **out, struct err *err)
+static int fw_cfg_make(struct vm *vm, const struct bus_region *where, struct fw_cfg **out,
+		       struct err *err)
 {
 	struct fw_cfg *fw = calloc(1, sizeof(*fw));
 	int ret;
@@ -482,16 +532,11 @@ int fw_cfg_new(struct vm *vm, uint16_t port, struct fw_cfg **out, struct err *er
 		return err_set(err, ENOMEM, "no memory for fw_cfg");
 	}
 	fw->vm = vm;
-	fw->region = (struct bus_region){
-		.name = "fw-cfg",
-		.space = BUS_PIO,
-		.base = port,
-		.size = FW_CFG_DMA_LO_OFF + 4,
-		.ops = &port_ops,
-		.opaque = fw,
-		.owner = vm->loop,
-		.owner_reads = true,
-	};
+	fw->region = *where;
+	fw->region.name = "fw-cfg";
+	fw->region.opaque = fw;
+	fw->region.owner = vm->loop;
+	fw->region.owner_reads = true;
 	fw->key[FW_CFG_SIGNATURE] = (struct item){.data = "QEMU", .len = 4};
 	ret = fw_cfg_set_u32(fw, FW_CFG_ID, FW_CFG_VERSION | FW_CFG_VERSION_DMA, err);
 	if (ret) {
@@ -499,8 +544,8 @@ int fw_cfg_new(struct vm *vm, uint16_t port, struct fw_cfg **out, struct err *er
 	}
 	ret = bus_add(vm->bus, &fw->region);
 	if (ret) {
-		err_set(err, -ret, "fw_cfg: cannot use the ports at 0x%x: %s", port,
-			strerror(-ret));
+		err_set(err, -ret, "fw_cfg: cannot use the addresses at 0x%llx: %s",
+			(unsigned long long)where->base, strerror(-ret));
 		goto free_id;
 	}
 	ret = device_add(vm->devices, &fw->dev, &fw_cfg_ops, "fw-cfg", err);
@@ -518,6 +563,30 @@ free_id:
 free_fw:
 	free(fw);
 	return ret;
+}
+
+int fw_cfg_new(struct vm *vm, uint16_t port, struct fw_cfg **out, struct err *err)
+{
+	const struct bus_region where = {
+		.space = BUS_PIO,
+		.base = port,
+		.size = FW_CFG_DMA_LO_OFF + 4,
+		.ops = &port_ops,
+	};
+
+	return fw_cfg_make(vm, &where, out, err);
+}
+
+int fw_cfg_new_mmio(struct vm *vm, uint64_t base, struct fw_cfg **out, struct err *err)
+{
+	const struct bus_region where = {
+		.space = BUS_MMIO,
+		.base = base,
+		.size = FW_CFG_MMIO_SIZE,
+		.ops = &mmio_ops,
+	};
+
+	return fw_cfg_make(vm, &where, out, err);
 }
 
 int fw_cfg_set_key(struct fw_cfg *fw, uint16_t key, const void *data, size_t len,

@@ -27,6 +27,8 @@ enum fw_cfg_own {
 /* Makes the device "fw-cfg" with its ports at `port` and registers it in vm->devices, which
  * destroys it. Holds the signature, the id and the (empty) directory. */
 int fw_cfg_new(struct vm *vm, uint16_t port, struct fw_cfg **out, struct err *err);
+/* The same at a memory address. */
+int fw_cfg_new_mmio(struct vm *vm, uint64_t base, struct fw_cfg **out, struct err *err);
 
 /* Content of a fixed key (spec/fw_cfg.h), replacing what was there. -ENOMEM. */
 int fw_cfg_set_key(struct fw_cfg *fw, uint16_t key, const void *data, size_t len,

@@ -1,13 +1,9 @@
 /*
- * Kernel, initrd and command line for firmware. Linux, Documentation/arch/x86/boot.rst; keys in
- * spec/fw_cfg.h.
- *
- * Firmware wants the kernel in two items: the setup part (boot sector and real-mode code, whose
- * length the header says) and the rest. OVMF puts them together again and starts the result as
- * an EFI program, with the initrd and the command line beside it.
+ * Kernel, initrd and command line for firmware: files to fw_cfg items (keys in spec/fw_cfg.h). What
+ * a kernel looks like differs: linux_x86.c, linux_arm64.c.
  *
  * Files are read, not mapped: one that is truncated meanwhile must not kill the process.
- * Untrusted: the files. Only three fields of the kernel's header are looked at.
+ * Untrusted: the files.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,19 +13,13 @@
 
 #include "base/util.h"
 #include "base/wire.h"
-#include "firmware/linux.h"
+#include "firmware/linux_int.h"
 #include "spec/fw_cfg.h"
 
-#define KERNEL_MAX  (1 * GiB)
 #define INITRD_MAX  (4 * GiB - 4096)
-#define SECTOR	    512u
-#define SETUP_SECTS 0x1f1 /* u8; 0 means 4 */
-#define BOOT_FLAG   0x1fe /* 0xaa55 */
-#define HEADER	    0x202 /* "HdrS" */
-#define HEADER_END  0x206
 
 /* The whole file, malloc()ed. #syscalls(start): newfstatat pread64 */
-static int read_all(int fd, const char *option, const char *name, uint64_t max, uint8_t **out,
+int fw_linux_read(int fd, const char *option, const char *name, uint64_t max, uint8_t **out,
 		    size_t *len, struct err *err)
 {
 	struct stat st;
@@ -70,7 +60,7 @@ static int read_all(int fd, const char *option, const char *name, uint64_t max, 
 }
 
 /* A size and its data. Takes data. */
-static int add_pair(struct fw_cfg *fw, uint16_t size_key, uint16_t data_key, void *data,
+int fw_linux_pair(struct fw_cfg *fw, uint16_t size_key, uint16_t data_key, void *data,
 		    size_t len, struct err *err)
 {
 	int ret = fw_cfg_set_u32(fw, size_key, (uint32_t)len, err);
@@ -82,58 +72,11 @@ static int add_pair(struct fw_cfg *fw, uint16_t size_key, uint16_t data_key, voi
 	return fw_cfg_set_key(fw, data_key, data, len, FW_CFG_TAKE, err);
 }
 
-/* The length of the setup part, or 0 if this is no bzImage. */
-static size_t setup_len(const uint8_t *p, size_t len)
-{
-	size_t setup;
-
-	if (len < HEADER_END || p[BOOT_FLAG] != 0x55 || p[BOOT_FLAG + 1] != 0xaa ||
-	    memcmp(p + HEADER, "HdrS", 4) != 0) {
-		return 0;
-	}
-	setup = ((p[SETUP_SECTS] ? p[SETUP_SECTS] : 4u) + 1) * SECTOR;
-	return setup < len ? setup : 0;
-}
-
-static int add_kernel(struct fw_cfg *fw, const struct fw_linux_config *cfg, struct err *err)
-{
-	uint8_t *p, *rest, *shrunk;
-	size_t len, setup;
-	int ret = read_all(cfg->kernel_fd, "-kernel", cfg->kernel_name, KERNEL_MAX, &p, &len,
-			   err);
-
-	if (ret) {
-		return ret;
-	}
-	setup = setup_len(p, len);
-	if (!setup) {
-		free(p);
-		return err_set(err, EINVAL,
-			       "-kernel %s: is no bzImage; give the vmlinuz of a "
-			       "distribution or arch/x86/boot/bzImage of a kernel tree",
-			       cfg->kernel_name);
-	}
-	rest = malloc(len - setup);
-	if (!rest) {
-		free(p);
-		return err_set(err, ENOMEM, "-kernel %s: no memory for it", cfg->kernel_name);
-	}
-	memcpy(rest, p + setup, len - setup);
-	shrunk = realloc(p, setup);
-	p = shrunk ? shrunk : p;
-	ret = add_pair(fw, FW_CFG_SETUP_SIZE, FW_CFG_SETUP_DATA, p, setup, err);
-	if (ret) {
-		free(rest);
-		return ret;
-	}
-	return add_pair(fw, FW_CFG_KERNEL_SIZE, FW_CFG_KERNEL_DATA, rest, len - setup, err);
-}
-
 int fw_linux_add(struct fw_cfg *fw, const struct fw_linux_config *cfg, struct err *err)
 {
 	const char *text = cfg->cmdline ? cfg->cmdline : "";
 	char *cmdline;
-	int ret = add_kernel(fw, cfg, err);
+	int ret = fw_linux_kernel(fw, cfg, err);
 
 	if (ret) {
 		return ret;
@@ -142,10 +85,10 @@ int fw_linux_add(struct fw_cfg *fw, const struct fw_linux_config *cfg, struct er
 		uint8_t *p;
 		size_t len;
 
-		ret = read_all(cfg->initrd_fd, "-initrd", cfg->initrd_name, INITRD_MAX, &p,
+		ret = fw_linux_read(cfg->initrd_fd, "-initrd", cfg->initrd_name, INITRD_MAX, &p,
 			       &len, err);
 		ret = ret ? ret
-			  : add_pair(fw, FW_CFG_INITRD_SIZE, FW_CFG_INITRD_DATA, p, len, err);
+			  : fw_linux_pair(fw, FW_CFG_INITRD_SIZE, FW_CFG_INITRD_DATA, p, len, err);
 		if (ret) {
 			return ret;
 		}
@@ -154,6 +97,6 @@ int fw_linux_add(struct fw_cfg *fw, const struct fw_linux_config *cfg, struct er
 	if (!cmdline) {
 		return err_set(err, ENOMEM, "-append: no memory");
 	}
-	return add_pair(fw, FW_CFG_CMDLINE_SIZE, FW_CFG_CMDLINE_DATA, cmdline, strlen(text) + 1,
+	return fw_linux_pair(fw, FW_CFG_CMDLINE_SIZE, FW_CFG_CMDLINE_DATA, cmdline, strlen(text) + 1,
 			err);
 }

@@ -18,7 +18,6 @@
 
 #include "base/util.h"
 #include "firmware/smbios.h"
-#include "spec/platform_x86.h"
 #include "spec/smbios.h"
 
 #define NAME_MAX_LEN 64
@@ -375,8 +374,8 @@ static void put_memory(struct out *o, const struct smbios_facts *f)
 		put_dimm(o, f, i, MIN(left, each));
 		left -= MIN(left, each);
 	}
-	put_mapped(o, 0, 0, f->ram_low, dimms);
-	put_mapped(o, 1, PLAT_HIGH_RAM_BASE, f->ram_high, dimms);
+	put_mapped(o, 0, f->low_base, f->ram_low, dimms);
+	put_mapped(o, 1, 4 * GiB, f->ram_high, dimms);
 }
 
 static void put_end(struct out *o)
@@ -459,34 +458,4 @@ int smbios_fw_cfg_add(struct fw_cfg *fw, const struct smbios_facts *facts, struc
 	}
 	return fw_cfg_add_file(fw, "etc/smbios/smbios-anchor", s.anchor, sizeof(s.anchor),
 			       FW_CFG_COPY, err);
-}
-
-int smbios_place(struct mem *m, const struct smbios_facts *facts, struct err *err)
-{
-	const uint64_t table = PLAT_BIOS_SMBIOS + align_up(SMBIOS_ANCHOR_LEN, 16);
-	struct smbios s;
-	int ret = smbios_build(&s, facts, err);
-
-	if (ret) {
-		return ret;
-	}
-	if (s.len > PLAT_BIOS_RESET - table) {
-		ret = err_set(err, ENOSPC,
-			      "the SMBIOS tables need %zu bytes, more than there are "
-			      "below 1 MiB",
-			      s.len);
-		goto free_tables;
-	}
-	smbios_relocate(&s, table);
-	ret = mem_write(m, table, s.data, s.len);
-	if (!ret) {
-		ret = mem_write(m, PLAT_BIOS_SMBIOS, s.anchor, sizeof(s.anchor));
-	}
-	if (ret) {
-		err_set(err, -ret, "the SMBIOS tables cannot be placed at 0x%llx: no RAM there",
-			(unsigned long long)PLAT_BIOS_SMBIOS);
-	}
-free_tables:
-	smbios_free(&s);
-	return ret;
 }

@@ -43,7 +43,8 @@ struct smbios_facts {
 	uint8_t uuid[16];	    /* -uuid in the order of its text */
 	unsigned sockets;	    /* present at boot */
 	unsigned cores, threads;    /* of a socket */
-	uint64_t ram_low, ram_high; /* bytes below and above 4 GiB */
+	uint64_t ram_low, ram_high; /* bytes from low_base and from 4 GiB on */
+	uint64_t low_base;
 	/* -smbios; NULL, 0: the default. Texts go to the guest as they are. */
 	const char *text[SMBIOS_TEXTS];
 	uint16_t number[SMBIOS_NUMBERS];

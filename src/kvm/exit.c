@@ -23,35 +23,10 @@ static void vcpu_stop(struct kvm_vcpu *v, enum power_request what)
 	v->vm->cfg.power->request(v->vm->cfg.power, what);
 }
 
-/* #ioctls(vcpu): KVM_GET_REGS KVM_GET_SREGS */
-static void log_registers(struct kvm_vcpu *v)
-{
-	struct kvm_regs r;
-	struct kvm_sregs s;
-
-	if (kvm_ioctl(v->fd, KVM_GET_REGS, &r) < 0 || kvm_ioctl(v->fd, KVM_GET_SREGS, &s) < 0) {
-		return;
-	}
-	log_guest(v->name, "rip=%016jx rsp=%016jx rflags=%08jx cs=%04x/%jx ss=%04x/%jx",
-		  (uintmax_t)r.rip, (uintmax_t)r.rsp, (uintmax_t)r.rflags, s.cs.selector,
-		  (uintmax_t)s.cs.base, s.ss.selector, (uintmax_t)s.ss.base);
-	log_guest(v->name, "cr0=%08jx cr2=%016jx cr3=%016jx cr4=%08jx efer=%jx apic=%jx",
-		  (uintmax_t)s.cr0, (uintmax_t)s.cr2, (uintmax_t)s.cr3, (uintmax_t)s.cr4,
-		  (uintmax_t)s.efer, (uintmax_t)s.apic_base);
-	log_guest(v->name, "rax=%016jx rbx=%016jx rcx=%016jx rdx=%016jx rsi=%016jx rdi=%016jx",
-		  (uintmax_t)r.rax, (uintmax_t)r.rbx, (uintmax_t)r.rcx, (uintmax_t)r.rdx,
-		  (uintmax_t)r.rsi, (uintmax_t)r.rdi);
-	log_guest(v->name, "rbp=%016jx r8=%016jx r9=%016jx r10=%016jx r11=%016jx r12=%016jx",
-		  (uintmax_t)r.rbp, (uintmax_t)r.r8, (uintmax_t)r.r9, (uintmax_t)r.r10,
-		  (uintmax_t)r.r11, (uintmax_t)r.r12);
-	log_guest(v->name, "r13=%016jx r14=%016jx r15=%016jx", (uintmax_t)r.r13,
-		  (uintmax_t)r.r14, (uintmax_t)r.r15);
-}
-
 static bool exit_fatal(struct kvm_vcpu *v)
 {
 	kvm_vcpu_count(v, KVM_STAT_ERROR);
-	log_registers(v);
+	kvm_arch_log_registers(v);
 	vcpu_stop(v, POWER_PANIC);
 	return false;
 }
@@ -181,6 +156,9 @@ bool kvm_vcpu_exit(struct kvm_vcpu *v)
 		log_guest(v->name, "the guest stopped for a debugger that is not there");
 		return exit_fatal(v);
 	default:
+		if (kvm_arch_exit(v)) {
+			return true;
+		}
 		log_guest(v->name, "KVM left the guest for reason %u, which NEMU does not know",
 			  run->exit_reason);
 		return exit_fatal(v);

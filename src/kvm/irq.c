@@ -38,7 +38,7 @@ static void irq_split_address(const struct kvm_vm *vm, uint64_t addr, uint32_t *
 }
 
 /* #ioctls(main, vcpu, io): KVM_SIGNAL_MSI */
-static int irq_msi_send(struct irqchip *c, uint64_t addr, uint32_t data)
+static int irq_msi_send(struct irqchip *c, uint64_t addr, uint32_t data, uint32_t source)
 {
 	struct kvm_vm *vm = irq_vm(c);
 	struct kvm_msi msi = {.data = data};
@@ -46,6 +46,10 @@ static int irq_msi_send(struct irqchip *c, uint64_t addr, uint32_t data)
 
 	trace_kvm_msi_send(addr, data);
 	irq_split_address(vm, addr, &msi.address_lo, &msi.address_hi);
+	if (vm->irqs.devid) {
+		msi.flags = KVM_MSI_VALID_DEVID;
+		msi.devid = source;
+	}
 	r = kvm_ioctl(vm->fd, KVM_SIGNAL_MSI, &msi);
 	return r < 0 ? r : 0; /* 0 and 1: masked by the guest or delivered */
 }
@@ -114,7 +118,8 @@ static int irq_route_remove(struct kvm_vm *vm, unsigned gsi)
 	return irq_commit(vm);
 }
 
-static int irq_route_set(struct irqchip *c, int gsi, bool valid, uint64_t addr, uint32_t data)
+static int irq_route_set(struct irqchip *c, int gsi, bool valid, uint64_t addr, uint32_t data,
+			 uint32_t source)
 {
 	struct kvm_vm *vm = irq_vm(c);
 	struct kvm_irqs *q = &vm->irqs;
@@ -132,6 +137,10 @@ static int irq_route_set(struct irqchip *c, int gsi, bool valid, uint64_t addr, 
 	}
 	e.gsi = gsi;
 	irq_split_address(vm, addr, &e.u.msi.address_lo, &e.u.msi.address_hi);
+	if (q->devid) {
+		e.flags = KVM_MSI_VALID_DEVID;
+		e.u.msi.devid = source;
+	}
 	fresh = !q->entry[gsi];
 	if (fresh) {
 		r = irq_reserve(q);
@@ -142,7 +151,8 @@ static int irq_route_set(struct irqchip *c, int gsi, bool valid, uint64_t addr, 
 	}
 	slot = &q->table->entries[q->entry[gsi] - 1];
 	if (!fresh && slot->u.msi.address_lo == e.u.msi.address_lo &&
-	    slot->u.msi.address_hi == e.u.msi.address_hi && slot->u.msi.data == data) {
+	    slot->u.msi.address_hi == e.u.msi.address_hi && slot->u.msi.data == data &&
+	    slot->u.msi.devid == e.u.msi.devid) {
 		return 0;
 	}
 	old = *slot;

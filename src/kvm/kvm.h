@@ -74,28 +74,10 @@ struct doorbells *kvm_vm_doorbells(struct kvm_vm *vm);
 unsigned kvm_vm_max_vcpus(const struct kvm_vm *vm);
 unsigned kvm_vm_max_vcpu_ids(const struct kvm_vm *vm);
 
-/* KVM_GET_SUPPORTED_CPUID, with the TSC-deadline bit of leaf 1 set (KVM has the capability,
- * that was checked, but does not list it). The caller frees *out. 0 or -errno with a sentence. */
-int kvm_supported_cpuid(struct kvm_vm *vm, struct kvm_cpuid2 **out, struct err *err);
-
 /* --- vCPUs --- */
 
-/* How a vCPU starts: built by arch/. What is not here has the value that KVM gave the fresh
- * vCPU (MSRs, local APIC, FPU, debug registers). */
-struct kvm_x86_init {
-	struct kvm_regs regs;
-	struct kvm_sregs sregs;
-	bool runnable; /* false: waits for INIT and SIPI */
-	/* IA32_MTRR_DEF_TYPE. 0, the reset value: all memory uncached, as firmware finds it; a
-	 * kernel that is entered without firmware expects X86_BOOT_MTRR (arch/x86/regs.h) on
-	 * every vCPU. */
-	uint64_t mtrr_def_type;
-};
+/* kvm_vcpu_new() and kvm_vcpu_reset() take what the architecture needs: x86.h, arm64.h. */
 
-/* A vCPU, still without a thread. index: 0, 1, … in order; 0 is the boot CPU. cpuid is copied. 0
- * or -errno with a sentence; owned by vm. */
-int kvm_vcpu_new(struct kvm_vm *vm, unsigned index, uint32_t apic_id,
-		 const struct kvm_cpuid2 *cpuid, struct kvm_vcpu **out, struct err *err);
 /* Starts the threads of those that have none; they wait for kvm_vcpus_resume(). Apart from
  * kvm_vcpu_new(), because threads are started after the process has isolated itself. 0 or
  * -errno with a sentence; those that run stay. */
@@ -106,12 +88,7 @@ unsigned kvm_vm_vcpu_count(const struct kvm_vm *vm);
 struct kvm_vcpu *kvm_vm_vcpu(struct kvm_vm *vm, unsigned index); /* NULL if there is none */
 
 unsigned kvm_vcpu_index(const struct kvm_vcpu *v);
-uint32_t kvm_vcpu_apic_id(const struct kvm_vcpu *v);
 pid_t kvm_vcpu_tid(const struct kvm_vcpu *v); /* thread id, for query-cpus-fast */
-
-/* Paused only. Also revives a vCPU that stopped (triple fault, internal error). 0 or -errno
- * with a sentence. Needed once before the first resume. */
-int kvm_vcpu_reset(struct kvm_vcpu *v, const struct kvm_x86_init *init, struct err *err);
 
 /* Asynchronous: asks every vCPU to leave the guest; when the last one is outside, with the
  * access it was in completed, done(opaque) is called on the control loop, never from here. A
@@ -145,15 +122,10 @@ int kvm_stats_each(struct kvm_vm *vm, struct kvm_vcpu *v, stat_fn *fn, void *opa
 
 /* --- state: paused only --- */
 
-/* Registers, FPU, MSRs, local APIC, events: section "x86-vcpu", instance: the index. */
+/* Everything that KVM keeps of it: section "x86-vcpu" or "arm64-vcpu", instance: the index. */
 int kvm_vcpu_save(struct kvm_vcpu *v, struct state_out *o, struct err *err);
-/* Into a vCPU made with the same CPUID (checked), after kvm_clock_load(). What KVM refuses is
- * named exactly, for MSRs with index and value. After an error the vCPU needs a reset. */
+/* Into a vCPU made with the same processor (checked), on x86 after kvm_clock_load(). What KVM
+ * refuses is named exactly. After an error the vCPU needs a reset. */
 int kvm_vcpu_load(struct kvm_vcpu *v, struct state_in *in, struct err *err);
-/* kvmclock and the TSCs: section "x86-clock". Guest time stands still between save and load
- * (but goes on during a mere pause). Load it when all vCPUs exist and RAM and devices are
- * loaded, immediately before kvm_vcpu_load(), whose timers count from it. */
-int kvm_clock_save(struct kvm_vm *vm, struct state_out *o, struct err *err);
-int kvm_clock_load(struct kvm_vm *vm, struct state_in *in, struct err *err);
 
 #endif

@@ -48,6 +48,7 @@ struct kvm_irqs {
 	struct kvm_irq_routing *table;
 	unsigned capacity;
 	bool ext_dest;
+	bool devid; /* Arm: messages carry the id of their source, because an ITS translates */
 };
 
 /* The MSRs that make up a vCPU's state: those KVM lists and lets us read and write. */
@@ -57,6 +58,7 @@ struct kvm_msr_set {
 	uint32_t index[KVM_MAX_MSRS];
 };
 
+struct arm64_gic;
 struct kvm_vm {
 	struct kvm_vm_config cfg;
 	int sys_fd, fd;
@@ -69,6 +71,8 @@ struct kvm_vm {
 	struct kvm_irqs irqs;
 	struct doorbells doorbells;
 	struct kvm_msr_set msrs;
+	struct arm64_gic *gic; /* Arm: NULL before kvm_gic_new() */
+	unsigned ipa_bits;     /* Arm */
 
 	struct kvm_vcpu **vcpus;
 	unsigned vcpu_count;
@@ -85,10 +89,11 @@ struct kvm_vm {
 };
 
 struct x86_vcpu_state;
+struct arm64_vcpu;
 struct kvm_vcpu {
 	struct kvm_vm *vm;
 	unsigned index;
-	uint32_t apic_id;
+	uint32_t id; /* x86: the APIC id */
 	char name[16]; /* "vcpu0": thread and log */
 	int fd;
 	int stats_fd; /* -1: KVM has none */
@@ -99,8 +104,9 @@ struct kvm_vcpu {
 	_Atomic pid_t tid;
 	bool running;	      /* vm->lock */
 	_Atomic bool stopped; /* not to be resumed before a reset */
-	struct kvm_cpuid2 *cpuid;
-	struct x86_vcpu_state *initial; /* as KVM made it */
+	struct kvm_cpuid2 *cpuid;	/* x86 */
+	struct x86_vcpu_state *initial; /* x86: as KVM made it */
+	struct arm64_vcpu *arm64;
 	_Atomic uint64_t stats[KVM_STAT_COUNT];
 };
 
@@ -117,14 +123,15 @@ struct kvm_required_cap {
 	const char *name;
 	const char *without;
 };
-extern const struct kvm_required_cap kvm_required_caps[];
-extern const unsigned kvm_nrequired_caps;
+/* The i-th, NULL past the end: those of every host, then the architecture's. */
+const struct kvm_required_cap *kvm_required_cap(unsigned i);
 /* /dev/kvm; a sentence and -errno. */
 int kvm_open(int *fd, struct err *err);
 /* 0 or a positive answer; -errno. */
 int kvm_ioctl(int fd, unsigned long request, void *arg);
 /* The capability's value, 0 if absent. */
 int kvm_cap(const struct kvm_vm *vm, unsigned cap);
+int kvm_enable(struct kvm_vm *vm, unsigned cap, uint64_t arg);
 
 /* irq.c, doorbell.c, slots.c */
 int kvm_irqs_init(struct kvm_vm *vm, struct err *err);
@@ -145,12 +152,37 @@ void kvm_vcpu_run_failed(struct kvm_vcpu *v, int error);
 int kvm_stats_open(int fd);
 /* Calls fn for each statistic behind it. 0 or -errno. */
 int kvm_stats_read(int fd, stat_fn *fn, void *opaque);
-/* x86_probe.c: microseconds that a short loop takes a guest, UINT64_MAX: more than 5 s. 0 or
- * -errno with a sentence. */
-int x86_probe_loop(int sys_fd, uint64_t *us, struct err *err);
+/* vcpu.c: what kvm_vcpu_new() of each architecture does; config is for kvm_arch_vcpu_setup(). */
+int kvm_vcpu_create(struct kvm_vm *vm, unsigned index, uint32_t id, const void *config,
+		    struct kvm_vcpu **out, struct err *err);
 
-/* x86_regs.c: a vCPU's whole state between KVM and a plain structure */
-int x86_vcpu_setup(struct kvm_vcpu *v, struct err *err);
-void x86_vcpu_teardown(struct kvm_vcpu *v);
+/* --- one of each for every architecture: x86_*.c, arm64_*.c --- */
+extern const struct kvm_required_cap kvm_arch_caps[];
+extern const unsigned kvm_arch_ncaps;
+/* For KVM_CREATE_VM. */
+unsigned long kvm_arch_vm_type(const struct kvm_vm *vm);
+int kvm_arch_vm_setup(struct kvm_vm *vm, struct err *err);
+void kvm_arch_vm_teardown(struct kvm_vm *vm);
+int kvm_arch_vcpu_setup(struct kvm_vcpu *v, const void *config, struct err *err);
+void kvm_arch_vcpu_teardown(struct kvm_vcpu *v);
+/* For -check-host: what is used where it is there, and further questions. */
+struct kvm_optional_cap {
+	unsigned cap;
+	const char *key, *without;
+};
+extern const struct kvm_optional_cap kvm_arch_optional_caps[];
+extern const unsigned kvm_arch_noptional_caps;
+struct kvm_check {
+	host_fact_fn *fn;
+	void *opaque;
+	int sys_fd; /* -1: no KVM */
+};
+#define KVM_CHECK_NO_KVM "cannot be asked without /dev/kvm"
+void kvm_check_tell(const struct kvm_check *c, const char *key, enum host_state state,
+		    const char *value, const char *consequence, const char *remedy);
+void kvm_arch_check(const struct kvm_check *c);
+void kvm_arch_log_registers(struct kvm_vcpu *v);
+/* An exit that only this architecture has: true if it was one and the guest goes on. */
+bool kvm_arch_exit(struct kvm_vcpu *v);
 
 #endif

@@ -129,7 +129,7 @@ static int vcpu_start(struct kvm_vcpu *v)
 void kvm_vcpu_free(struct kvm_vcpu *v)
 {
 	assert(!v->started);
-	x86_vcpu_teardown(v);
+	kvm_arch_vcpu_teardown(v);
 	bus_reader_free(v->bus);
 	if (v->run) {
 		munmap(v->run, v->vm->run_size);
@@ -140,41 +140,20 @@ void kvm_vcpu_free(struct kvm_vcpu *v)
 	if (v->fd >= 0) {
 		close(v->fd);
 	}
-	free(v->cpuid);
 	free(v);
 }
 
-/* #ioctls(start): KVM_SET_CPUID2 */
-static int vcpu_set_cpuid(struct kvm_vcpu *v, const struct kvm_cpuid2 *cpuid, struct err *err)
-{
-	size_t size = sizeof(*cpuid) + cpuid->nent * sizeof(cpuid->entries[0]);
-	int r;
-
-	assert(cpuid->nent <= KVM_MAX_CPUID);
-	v->cpuid = malloc(size);
-	if (!v->cpuid) {
-		return err_set(err, ENOMEM, "no memory for %s", v->name);
-	}
-	memcpy(v->cpuid, cpuid, size);
-	r = kvm_ioctl(v->fd, KVM_SET_CPUID2, v->cpuid);
-	if (r < 0) {
-		return err_set(err, -r, "KVM refuses the CPUID of %s: %s", v->name,
-			       strerror(-r));
-	}
-	return 0;
-}
-
 /* #ioctls(start): KVM_CREATE_VCPU */
-int kvm_vcpu_new(struct kvm_vm *vm, unsigned index, uint32_t apic_id,
-		 const struct kvm_cpuid2 *cpuid, struct kvm_vcpu **out, struct err *err)
+int kvm_vcpu_create(struct kvm_vm *vm, unsigned index, uint32_t id, const void *config,
+		    struct kvm_vcpu **out, struct err *err)
 {
 	struct kvm_vcpu **list, *v;
 	int r;
 
 	assert(index == vm->vcpu_count);
-	if (index >= vm->max_vcpus || apic_id >= vm->max_vcpu_ids) {
+	if (index >= vm->max_vcpus || id >= vm->max_vcpu_ids) {
 		return err_set(err, EINVAL,
-			       "KVM takes at most %u vCPUs with APIC ids below %u here: "
+			       "KVM takes at most %u vCPUs with ids below %u here: "
 			       "use a smaller -smp",
 			       vm->max_vcpus, vm->max_vcpu_ids);
 	}
@@ -189,11 +168,11 @@ int kvm_vcpu_new(struct kvm_vm *vm, unsigned index, uint32_t apic_id,
 	}
 	v->vm = vm;
 	v->index = index;
-	v->apic_id = apic_id;
+	v->id = id;
 	v->stopped = true;
 	v->stats_fd = -1;
 	snprintf(v->name, sizeof(v->name), "vcpu%u", index);
-	v->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)apic_id);
+	v->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)id);
 	if (v->fd < 0) {
 		r = errno;
 		err_set(err, r, "KVM cannot create %s: %s", v->name, strerror(r));
@@ -212,11 +191,7 @@ int kvm_vcpu_new(struct kvm_vm *vm, unsigned index, uint32_t apic_id,
 		err_set(err, -r, "%s cannot see the bus: %s", v->name, strerror(-r));
 		goto free_vcpu;
 	}
-	r = vcpu_set_cpuid(v, cpuid, err);
-	if (r < 0) {
-		goto free_vcpu;
-	}
-	r = x86_vcpu_setup(v, err);
+	r = kvm_arch_vcpu_setup(v, config, err);
 	if (r < 0) {
 		goto free_vcpu;
 	}
@@ -324,11 +299,6 @@ struct kvm_vcpu *kvm_vm_vcpu(struct kvm_vm *vm, unsigned index)
 unsigned kvm_vcpu_index(const struct kvm_vcpu *v)
 {
 	return v->index;
-}
-
-uint32_t kvm_vcpu_apic_id(const struct kvm_vcpu *v)
-{
-	return v->apic_id;
 }
 
 pid_t kvm_vcpu_tid(const struct kvm_vcpu *v)

@@ -18,41 +18,30 @@
 #include "base/util.h"
 #include "kvm/kvm_int.h"
 
-/* Guest addresses that KVM uses for itself on Intel hosts without unrestricted guest mode:
- * one page of identity page table and three of TSS, below the flash. */
-#define KVM_IDENTITY_MAP_GPA UINT64_C(0xFEFFC000)
-#define KVM_TSS_GPA	     UINT64_C(0xFEFFD000)
-
-/* Machine check banks a guest sees, and the capabilities we can save with their MSRs. */
-#define KVM_MCE_BANKS 10
-#define MCG_CTL_P     (UINT64_C(1) << 8)
-#define MCG_SER_P     (UINT64_C(1) << 24)
-
-const struct kvm_required_cap kvm_required_caps[] = {
+static const struct kvm_required_cap required_caps[] = {
 	{KVM_CAP_USER_MEMORY, "USER_MEMORY", "guests would have no memory"},
 	{KVM_CAP_DESTROY_MEMORY_REGION_WORKS, "DESTROY_MEMORY_REGION_WORKS",
 	 "memory could not be taken back from a guest"},
 	{KVM_CAP_READONLY_MEM, "READONLY_MEM", "guests could overwrite their firmware"},
 	{KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT", "a running vCPU could not be paused safely"},
-	{KVM_CAP_IRQCHIP, "IRQCHIP", "vCPUs would have no local APIC"},
-	{KVM_CAP_SPLIT_IRQCHIP, "SPLIT_IRQCHIP", "vCPUs would have no local APIC of their own"},
 	{KVM_CAP_IRQ_ROUTING, "IRQ_ROUTING", "devices could not raise MSI interrupts"},
 	{KVM_CAP_SIGNAL_MSI, "SIGNAL_MSI", "devices could not raise MSI interrupts"},
 	{KVM_CAP_IRQFD, "IRQFD", "devices could not raise interrupts from their threads"},
 	{KVM_CAP_IOEVENTFD, "IOEVENTFD", "devices would not hear their doorbells"},
 	{KVM_CAP_IOEVENTFD_ANY_LENGTH, "IOEVENTFD_ANY_LENGTH",
 	 "devices would miss doorbells of an unusual width"},
-	{KVM_CAP_EXT_CPUID, "EXT_CPUID", "guests could not be told which CPU they run on"},
-	{KVM_CAP_TSC_DEADLINE_TIMER, "TSC_DEADLINE_TIMER",
-	 "guests would have no timer that they can calibrate"},
-	{KVM_CAP_GET_TSC_KHZ, "GET_TSC_KHZ", "guest time could not be saved"},
-	{KVM_CAP_ADJUST_CLOCK, "ADJUST_CLOCK", "guest time could not be saved"},
 	{KVM_CAP_MP_STATE, "MP_STATE", "vCPU states could not be saved"},
 	{KVM_CAP_VCPU_EVENTS, "VCPU_EVENTS", "pending interrupts could not be saved"},
-	{KVM_CAP_DEBUGREGS, "DEBUGREGS", "debug registers could not be saved"},
-	{KVM_CAP_XSAVE, "XSAVE", "FPU and vector registers could not be saved"},
 };
-const unsigned kvm_nrequired_caps = ARRAY_SIZE(kvm_required_caps);
+
+const struct kvm_required_cap *kvm_required_cap(unsigned i)
+{
+	if (i < ARRAY_SIZE(required_caps)) {
+		return &required_caps[i];
+	}
+	i -= (unsigned)ARRAY_SIZE(required_caps);
+	return i < kvm_arch_ncaps ? &kvm_arch_caps[i] : NULL;
+}
 
 int kvm_ioctl(int fd, unsigned long request, void *arg)
 {
@@ -108,12 +97,14 @@ static int vm_check(struct kvm_vm *vm, struct err *err)
 			       "this century",
 			       version, KVM_API_VERSION);
 	}
-	for (size_t i = 0; i < kvm_nrequired_caps; i++) {
-		if (!kvm_cap(vm, kvm_required_caps[i].cap)) {
+	for (unsigned i = 0; kvm_required_cap(i); i++) {
+		const struct kvm_required_cap *c = kvm_required_cap(i);
+
+		if (!kvm_cap(vm, c->cap)) {
 			return err_set_class(err, ERR_KVM_MISSING_CAP, ENOTSUP,
 					     "/dev/kvm lacks KVM_CAP_%s, without which %s: use "
 					     "a newer host kernel",
-					     kvm_required_caps[i].name, kvm_required_caps[i].without);
+					     c->name, c->without);
 		}
 	}
 	return 0;
@@ -126,7 +117,7 @@ static int vm_create(struct kvm_vm *vm, struct err *err)
 
 	do {
 		/* KVM gives up with EINTR when a signal is pending */
-		r = ioctl(vm->sys_fd, KVM_CREATE_VM, 0UL);
+		r = ioctl(vm->sys_fd, KVM_CREATE_VM, kvm_arch_vm_type(vm));
 	} while (r < 0 && errno == EINTR);
 	if (r >= 0) {
 		vm->fd = r;
@@ -146,58 +137,21 @@ static int vm_create(struct kvm_vm *vm, struct err *err)
 	return err_set(err, r, "/dev/kvm cannot create a virtual machine: %s", strerror(r));
 }
 
-static int vm_enable(struct kvm_vm *vm, unsigned cap, uint64_t arg)
+int kvm_enable(struct kvm_vm *vm, unsigned cap, uint64_t arg)
 {
 	struct kvm_enable_cap ec = {.cap = cap, .args = {arg}};
 
 	return kvm_ioctl(vm->fd, KVM_ENABLE_CAP, &ec);
 }
 
-/* #ioctls(start): KVM_SET_IDENTITY_MAP_ADDR KVM_SET_TSS_ADDR KVM_ENABLE_CAP
- * #ioctls(start): KVM_X86_GET_MCE_CAP_SUPPORTED KVM_GET_VCPU_MMAP_SIZE */
+/* #ioctls(start): KVM_ENABLE_CAP KVM_GET_VCPU_MMAP_SIZE */
 static int vm_setup(struct kvm_vm *vm, struct err *err)
 {
-	uint64_t identity = KVM_IDENTITY_MAP_GPA;
 	int n, r;
 
-	if (kvm_cap(vm, KVM_CAP_SET_IDENTITY_MAP_ADDR)) {
-		r = kvm_ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
-		if (r < 0) {
-			return err_set(err, -r, "KVM refuses its identity map at %#jx: %s",
-				       (uintmax_t)identity, strerror(-r));
-		}
-	}
-	if (kvm_cap(vm, KVM_CAP_SET_TSS_ADDR)) {
-		r = kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)(uintptr_t)KVM_TSS_GPA);
-		if (r < 0) {
-			return err_set(err, -r, "KVM refuses its TSS at %#jx: %s",
-				       (uintmax_t)KVM_TSS_GPA, strerror(-r));
-		}
-	}
-	r = vm_enable(vm, KVM_CAP_SPLIT_IRQCHIP, KVM_IOAPIC_PINS);
+	r = kvm_arch_vm_setup(vm, err);
 	if (r < 0) {
-		return err_set(err, -r, "KVM cannot give the vCPUs local APICs: %s",
-			       strerror(-r));
-	}
-	n = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
-	if ((kvm_cap(vm, KVM_CAP_X2APIC_API) & n) == n) {
-		r = vm_enable(vm, KVM_CAP_X2APIC_API, n);
-		if (r < 0) {
-			return err_set(err, -r, "KVM cannot use 32-bit APIC ids: %s",
-				       strerror(-r));
-		}
-		vm->max_vcpu_ids = kvm_cap(vm, KVM_CAP_MAX_VCPU_ID);
-	} else {
-		n = kvm_cap(vm, KVM_CAP_MAX_VCPU_ID);
-		vm->max_vcpu_ids = MIN(n, 255);
-	}
-	/* since Linux 5.18; before, CPUID alone hides them */
-	if (vm->cfg.no_pmu && kvm_cap(vm, KVM_CAP_PMU_CAPABILITY) & KVM_PMU_CAP_DISABLE) {
-		r = vm_enable(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
-		if (r < 0) {
-			return err_set(err, -r, "KVM cannot switch its performance counters off: %s",
-				       strerror(-r));
-		}
+		return r;
 	}
 	vm->max_vcpus = kvm_cap(vm, KVM_CAP_MAX_VCPUS);
 	if (!vm->max_vcpus) {
@@ -208,28 +162,6 @@ static int vm_setup(struct kvm_vm *vm, struct err *err)
 	if (!vm->max_vcpu_ids) {
 		vm->max_vcpu_ids = vm->max_vcpus;
 	}
-	vm->xcrs = kvm_cap(vm, KVM_CAP_XCRS); /* absent on processors without XSAVE */
-	vm->sregs2 = kvm_cap(vm, KVM_CAP_SREGS2);
-	vm->tsc_control = kvm_cap(vm, KVM_CAP_TSC_CONTROL);
-	vm->tsc_offset = kvm_cap(vm, KVM_CAP_VCPU_ATTRIBUTES);
-	vm->kvmclock_ctrl = kvm_cap(vm, KVM_CAP_KVMCLOCK_CTRL);
-	/* events then say what an exception that is not delivered yet carries */
-	vm->payload = kvm_cap(vm, KVM_CAP_EXCEPTION_PAYLOAD) &&
-		      vm_enable(vm, KVM_CAP_EXCEPTION_PAYLOAD, 1) >= 0;
-	if (kvm_cap(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT)) {
-		vm_enable(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1);
-	}
-	n = kvm_cap(vm, KVM_CAP_MCE);
-	if (n) {
-		uint64_t cap = 0;
-
-		if (kvm_ioctl(vm->sys_fd, KVM_X86_GET_MCE_CAP_SUPPORTED, &cap) >= 0) {
-			vm->mce_cap = (cap & (MCG_CTL_P | MCG_SER_P)) | MIN(n, KVM_MCE_BANKS);
-		}
-	}
-	n = kvm_cap(vm, KVM_CAP_XSAVE2);
-	vm->xsave2 = n > 0;
-	vm->xsave_size = MAX((size_t)n, sizeof(struct kvm_xsave));
 	r = kvm_ioctl(vm->sys_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
 	if (r < (int)sizeof(struct kvm_run)) {
 		return err_set(err, EIO, "/dev/kvm gives vCPUs %d bytes to talk through", r);
@@ -318,6 +250,7 @@ void kvm_vm_free(struct kvm_vm *vm)
 		kvm_vcpu_free(vm->vcpus[i]);
 	}
 	free(vm->vcpus);
+	kvm_arch_vm_teardown(vm);
 	kvm_slots_fini(vm);
 	kvm_irqs_fini(vm);
 	pthread_cond_destroy(&vm->wake);
@@ -338,29 +271,4 @@ unsigned kvm_vm_max_vcpus(const struct kvm_vm *vm)
 unsigned kvm_vm_max_vcpu_ids(const struct kvm_vm *vm)
 {
 	return vm->max_vcpu_ids;
-}
-
-/* #ioctls(start): KVM_GET_SUPPORTED_CPUID */
-int kvm_supported_cpuid(struct kvm_vm *vm, struct kvm_cpuid2 **out, struct err *err)
-{
-	struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + KVM_MAX_CPUID * sizeof(c->entries[0]));
-	int r;
-
-	if (!c) {
-		return err_set(err, ENOMEM, "no memory for CPUID");
-	}
-	c->nent = KVM_MAX_CPUID;
-	r = kvm_ioctl(vm->sys_fd, KVM_GET_SUPPORTED_CPUID, c);
-	if (r < 0) {
-		free(c);
-		return err_set(err, -r, "KVM does not say which CPU features it supports: %s",
-			       strerror(-r));
-	}
-	for (uint32_t i = 0; i < c->nent; i++) {
-		if (c->entries[i].function == 1) {
-			c->entries[i].ecx |= 1u << 24; /* TSC-deadline: in the table above */
-		}
-	}
-	*out = c;
-	return 0;
 }

@@ -7,6 +7,7 @@
 #define KVM_X86_INT_H
 
 #include "kvm/kvm_int.h"
+#include "kvm/x86.h"
 
 /* AMX needs 11 KiB; KVM_CAP_XSAVE2 says how much this host uses. */
 #define X86_XSAVE_MAX  16384
@@ -89,6 +90,7 @@ struct x86_vcpu_state {
 	struct x86_cpuid_leaf cpuid[KVM_MAX_CPUID];
 };
 
+int x86_vcpu_setup(struct kvm_vcpu *v, struct err *err);
 /* x86_vcpu.c. apply: what is not in st (the TSC) keeps going. */
 int x86_vcpu_capture(struct kvm_vcpu *v, struct x86_vcpu_state *st, struct err *err);
 int x86_vcpu_apply(struct kvm_vcpu *v, const struct x86_vcpu_state *st, struct err *err);
@@ -102,5 +104,9 @@ int x86_msrs_set(struct kvm_vcpu *v, const struct x86_vcpu_state *st, struct err
 int x86_msrs_set_deadline(struct kvm_vcpu *v, const struct x86_vcpu_state *st, struct err *err);
 int x86_msr_read(struct kvm_vcpu *v, uint32_t index, uint64_t *value);
 int x86_msr_write(struct kvm_vcpu *v, uint32_t index, uint64_t value);
+
+/* x86_probe.c: microseconds that a short loop takes a guest, UINT64_MAX: more than 5 s. 0 or
+ * -errno with a sentence. */
+int x86_probe_loop(int sys_fd, uint64_t *us, struct err *err);
 
 #endif

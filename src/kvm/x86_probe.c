@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "kvm/kvm_int.h"
+#include "kvm/x86_int.h"
 #include "spec/platform_x86.h"
 
 #define RAM_SIZE  0x10000u

@@ -240,10 +240,10 @@ static void vcpu_cpuid(const struct kvm_vcpu *v, struct x86_vcpu_state *st)
 static int vcpu_check(const struct kvm_vcpu *v, const struct x86_vcpu_state *st,
 		      struct err *err)
 {
-	if (st->apic_id != v->apic_id) {
+	if (st->apic_id != v->id) {
 		return err_set(err, EINVAL,
 			       "the saved %s has APIC id %u, this one %u: use the same -smp",
-			       v->name, st->apic_id, v->apic_id);
+			       v->name, st->apic_id, v->id);
 	}
 	if (st->xsave_size > v->vm->xsave_size) {
 		return err_set(err, EINVAL,

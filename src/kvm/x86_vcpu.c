@@ -20,6 +20,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -363,7 +364,7 @@ int x86_vcpu_capture(struct kvm_vcpu *v, struct x86_vcpu_state *st, struct err *
 	struct kvm_regs regs;
 	int r;
 
-	st->apic_id = v->apic_id;
+	st->apic_id = v->id;
 	/* first of all: KVM applies what an INIT or SIPI left pending */
 	r = kvm_ioctl(v->fd, KVM_GET_MP_STATE, &mp);
 	if (r < 0) {
@@ -482,9 +483,10 @@ int x86_vcpu_setup(struct kvm_vcpu *v, struct err *err)
 	return x86_vcpu_capture(v, v->initial, err);
 }
 
-void x86_vcpu_teardown(struct kvm_vcpu *v)
+void kvm_arch_vcpu_teardown(struct kvm_vcpu *v)
 {
 	free(v->initial);
+	free(v->cpuid);
 }
 
 static void set_mtrr(struct x86_vcpu_state *st, uint64_t value)
@@ -518,4 +520,34 @@ int kvm_vcpu_reset(struct kvm_vcpu *v, const struct kvm_x86_init *init, struct e
 	}
 	atomic_store(&v->stopped, false);
 	return 0;
+}
+
+/* #ioctls(vcpu): KVM_GET_REGS KVM_GET_SREGS */
+void kvm_arch_log_registers(struct kvm_vcpu *v)
+{
+	struct kvm_regs r;
+	struct kvm_sregs s;
+
+	if (kvm_ioctl(v->fd, KVM_GET_REGS, &r) < 0 || kvm_ioctl(v->fd, KVM_GET_SREGS, &s) < 0) {
+		return;
+	}
+	log_guest(v->name, "rip=%016jx rsp=%016jx rflags=%08jx cs=%04x/%jx ss=%04x/%jx",
+		  (uintmax_t)r.rip, (uintmax_t)r.rsp, (uintmax_t)r.rflags, s.cs.selector,
+		  (uintmax_t)s.cs.base, s.ss.selector, (uintmax_t)s.ss.base);
+	log_guest(v->name, "cr0=%08jx cr2=%016jx cr3=%016jx cr4=%08jx efer=%jx apic=%jx",
+		  (uintmax_t)s.cr0, (uintmax_t)s.cr2, (uintmax_t)s.cr3, (uintmax_t)s.cr4,
+		  (uintmax_t)s.efer, (uintmax_t)s.apic_base);
+	log_guest(v->name, "rax=%016jx rbx=%016jx rcx=%016jx rdx=%016jx rsi=%016jx rdi=%016jx",
+		  (uintmax_t)r.rax, (uintmax_t)r.rbx, (uintmax_t)r.rcx, (uintmax_t)r.rdx,
+		  (uintmax_t)r.rsi, (uintmax_t)r.rdi);
+	log_guest(v->name, "rbp=%016jx r8=%016jx r9=%016jx r10=%016jx r11=%016jx r12=%016jx",
+		  (uintmax_t)r.rbp, (uintmax_t)r.r8, (uintmax_t)r.r9, (uintmax_t)r.r10,
+		  (uintmax_t)r.r11, (uintmax_t)r.r12);
+	log_guest(v->name, "r13=%016jx r14=%016jx r15=%016jx", (uintmax_t)r.r13,
+		  (uintmax_t)r.r14, (uintmax_t)r.r15);
+}
+
+bool kvm_arch_exit(struct kvm_vcpu *v)
+{
+	return false;
 }

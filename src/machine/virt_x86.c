@@ -7,11 +7,8 @@
  * tables placed here. Control loop. What the guest can reach is in the devices, not here.
  */
 #include <errno.h>
-#include <stdio.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "arch/x86/cpuid.h"
@@ -29,6 +26,8 @@
 #include "firmware/fw_cfg.h"
 #include "firmware/linux.h"
 #include "firmware/smbios.h"
+#include "kvm/x86.h"
+#include "machine/fw_options.h"
 #include "machine/machine_int.h"
 #include "machine/smbios_opts.h"
 #include "pci/host.h"
@@ -115,7 +114,7 @@ static int add_platform(struct machine *m, struct err *err)
 	ret = ret ? ret : pm_new(&m->vm, err);
 	ret = ret ? ret : reset_new(&m->vm, err);
 	ret = ret ? ret : rtc_new(&m->vm, &rtc, err);
-	ret = ret ? ret : ged_new(&m->vm, ioapic_line(b->ioapic, PLAT_GSI_GED), &b->ged, err);
+	ret = ret ? ret : ged_new(&m->vm, PLAT_GED_BASE, ioapic_line(b->ioapic, PLAT_GSI_GED), &b->ged, err);
 	if (!ret && m->be.serial) {
 		struct uart_config uart = {
 			.id = "serial0", .port = PLAT_UART_PORT, .chr = m->be.serial,
@@ -134,8 +133,8 @@ static int add_platform(struct machine *m, struct err *err)
 static int add_firmware(struct machine *m, struct err *err)
 {
 	struct flash_config unit[FLASH_MAX_UNITS] = {
-		{"-drive if=pflash,unit=0", m->be.flash[0].file, m->be.flash[0].read_only},
-		{"-drive if=pflash,unit=1", m->be.flash[1].file, m->be.flash[1].read_only},
+		{"-drive if=pflash,unit=0", m->be.flash[0].file, m->be.flash[0].read_only, 0},
+		{"-drive if=pflash,unit=1", m->be.flash[1].file, m->be.flash[1].read_only, 0},
 	};
 	unsigned n = (unsigned)(m->be.flash[0].file != NULL) + (m->be.flash[1].file != NULL);
 
@@ -144,7 +143,7 @@ static int add_firmware(struct machine *m, struct err *err)
 			       m->be.flash[1].file);
 	}
 	if (m->cfg->bios) {
-		unit[0] = (struct flash_config){"-bios", m->cfg->bios, true};
+		unit[0] = (struct flash_config){"-bios", m->cfg->bios, true, 0};
 		n = 1;
 	}
 	return n ? flash_new(&m->vm, unit, n, err) : 0;
@@ -291,6 +290,7 @@ static void acpi_facts_now(void *opaque, struct acpi_facts *f)
 	f->ncpus = b->m->cfg->max_cpus;
 	f->uart = b->m->be.serial != NULL;
 	f->numa = memory_acpi(&b->m->memory);
+	f->ecam_base = PLAT_ECAM_BASE;
 	f->last_bus = pci_last_bus(b->m->root);
 	mem64_window(b, &base, &end);
 	if (pci_mem64_extent(b->m->root, &lo, &hi)) {
@@ -303,71 +303,6 @@ static void acpi_facts_now(void *opaque, struct acpi_facts *f)
 	}
 }
 
-/* #syscalls(start): openat newfstatat lseek read */
-static int fw_cfg_file(struct machine *m, struct opts *o, struct err *err)
-{
-	const char *name = opts_get(o, "name"), *file = opts_get(o, "file");
-	const char *text = opts_get(o, "string");
-	struct stat st;
-	char *data;
-	int fd, ret;
-
-	ret = opts_check_used(o, err);
-	if (ret) {
-		return ret;
-	}
-	if (!name || !file == !text) {
-		return err_set(err, EINVAL, "-fw_cfg: it has to be name=opt/…,file=FILE or "
-			       "name=opt/…,string=TEXT");
-	}
-	if (strncmp(name, "opt/", 4)) {
-		return err_set(err, EINVAL, "-fw_cfg name=%s: names start with opt/, the others belong to "
-			       "the machine", name);
-	}
-	if (text) {
-		return fw_cfg_add_file(m->board->fw, name, text, strlen(text), FW_CFG_COPY, err);
-	}
-	fd = open(file, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size > (off_t)(64 * MiB)) {
-		ret = err_set(err, fd < 0 ? errno : EINVAL, "-fw_cfg name=%s,file=%s: %s", name, file,
-			      fd < 0 ? strerror(errno) : "not a regular file of at most 64 MiB");
-		if (fd >= 0) {
-			close(fd);
-		}
-		return ret;
-	}
-	data = malloc((size_t)st.st_size + 1);
-	if (!data || read(fd, data, (size_t)st.st_size) != st.st_size) {
-		free(data);
-		close(fd);
-		return err_set(err, EIO, "-fw_cfg name=%s,file=%s: cannot be read", name, file);
-	}
-	close(fd);
-	return fw_cfg_add_file(m->board->fw, name, data, (size_t)st.st_size, FW_CFG_TAKE, err);
-}
-
-/* What firmware starts from, and whether it waits for somebody who wants its menu: it does if
- * the menu is on, as long as the file says. */
-static int add_boot_options(struct machine *m, struct err *err)
-{
-	const struct vm_config *cfg = m->cfg;
-	const le16 wait = le16_of(cfg->boot_wait_ms);
-	struct fw_cfg *fw = m->board->fw;
-	char *order;
-	int ret;
-
-	ret = fw_cfg_set_u16(fw, FW_CFG_BOOT_MENU, cfg->boot_menu, err);
-	if (!ret && (!cfg->boot_menu || cfg->boot_wait_set)) {
-		ret = fw_cfg_add_file(fw, "etc/boot-menu-wait", &wait, sizeof(wait),
-				      FW_CFG_COPY, err);
-	}
-	ret = ret ? ret : bootorder_text(&m->bootorder, m->root, cfg->boot_order, &order, err);
-	if (ret || !order) {
-		return ret;
-	}
-	return fw_cfg_add_file(fw, "bootorder", order, strlen(order) + 1, FW_CFG_TAKE, err);
-}
-
 static int fill_fw_cfg(struct machine *m, struct err *err)
 {
 	struct board *b = m->board;
@@ -376,9 +311,7 @@ static int fill_fw_cfg(struct machine *m, struct err *err)
 
 	ret = fw_cfg_new(&m->vm, PLAT_FW_CFG_PORT, &b->fw, err);
 	ret = ret ? ret : fw_cfg_set_u16(b->fw, FW_CFG_NB_CPUS, (uint16_t)m->cfg->cpus, err);
-	ret = ret ? ret
-		  : fw_cfg_set_u16(b->fw, FW_CFG_MAX_CPUS, (uint16_t)m->cfg->max_cpus, err);
-	ret = ret ? ret : add_boot_options(m, err);
+	ret = ret ? ret : fw_options_add(m, b->fw, err);
 	if (!ret && e820_init(&map, m->memory.low, m->memory.high)) {
 		ret = err_set(err, ENOSPC, "machine: the memory map has too many entries");
 	}
@@ -387,26 +320,7 @@ static int fill_fw_cfg(struct machine *m, struct err *err)
 	b->smbios.ram_low = m->memory.low;
 	b->smbios.ram_high = m->memory.high;
 	ret = ret ? ret : smbios_fw_cfg_add(b->fw, &b->smbios, err);
-	ret = ret ? ret : acpi_loader_new(b->fw, acpi_facts_now, b, &b->acpi, err);
-	for (size_t i = 0; !ret && i < m->cfg->fw_cfgs.count; i++) {
-		ret = fw_cfg_file(m, &m->cfg->fw_cfgs.item[i].opts, err);
-	}
-	return ret;
-}
-
-static int open_boot_file(const char *option, const char *path, int *fd, struct err *err)
-{
-	struct stat st;
-
-	*fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait at a pipe */
-	if (*fd < 0) {
-		return err_set(err, errno, "%s %s: cannot open it: %s; give the path of a file that can be "
-			       "read", option, path, strerror(errno));
-	}
-	if (fstat(*fd, &st) || !S_ISREG(st.st_mode)) {
-		return err_set(err, EINVAL, "%s %s: it is not a regular file; give one", option, path);
-	}
-	return 0;
+	return ret ? ret : acpi_loader_new(b->fw, acpi_facts_now, b, &b->acpi, err);
 }
 
 /* Puts kernel, tables and BARs in place, as often as the machine is reset. */
@@ -483,10 +397,10 @@ int board_ready(struct machine *m, struct err *err)
 	int ret = fill_fw_cfg(m, err);
 
 	if (!ret && m->cfg->kernel) {
-		ret = open_boot_file("-kernel", m->cfg->kernel, &b->kernel_fd, err);
+		ret = boot_file_open("-kernel", m->cfg->kernel, &b->kernel_fd, err);
 	}
 	if (!ret && m->cfg->initrd) {
-		ret = open_boot_file("-initrd", m->cfg->initrd, &b->initrd_fd, err);
+		ret = boot_file_open("-initrd", m->cfg->initrd, &b->initrd_fd, err);
 	}
 	if (!ret && m->cfg->kernel && has_firmware(m)) {
 		const struct fw_linux_config fl = {

@@ -28,6 +28,13 @@ void pci_bus_init(struct pci_bus *b, struct vm *vm, const char *name, struct pci
 	snprintf(b->name, sizeof(b->name), "%s", name);
 }
 
+uint16_t pci_requester_id(const struct pci_func *f)
+{
+	const struct pci_func *bridge = f->bus->bridge;
+
+	return (uint16_t)((bridge ? bridge->cfg[PCI_SECONDARY_BUS] << 8 : 0) | f->devfn);
+}
+
 struct pci_bus *pci_root(const struct pci_func *f)
 {
 	struct pci_bus *b = f->bus;

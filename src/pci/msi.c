@@ -111,6 +111,7 @@ void msi_cfg_changed(struct pci_func *f)
 		if (i < n) {
 			mode = master && !(mask >> i & 1) ? PCI_VEC_LIVE : PCI_VEC_MASKED;
 		}
+		m->vec[i].source = pci_requester_id(f);
 		pci_vec_set(&m->vec[i], mode, addr, n ? (data & ~(n - 1)) | i : 0);
 	}
 }

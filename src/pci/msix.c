@@ -59,6 +59,7 @@ static void vec_update(struct msix *m, struct msix_vec *v)
 	} else if (m->masked || entry_get(v, CONTROL) & PCI_MSIX_ENTRY_MASKED) {
 		mode = PCI_VEC_MASKED;
 	}
+	v->vec.source = pci_requester_id(m->f);
 	pci_vec_set(&v->vec, mode,
 		    entry_get(v, ADDR_LOW) | (uint64_t)entry_get(v, ADDR_HIGH) << 32,
 		    entry_get(v, DATA));

@@ -41,6 +41,8 @@ struct pci_bus *pci_root(const struct pci_func *f);
 /* Calls fn for f and every function behind it. */
 int pci_for_each_from(struct pci_func *f, int (*fn)(struct pci_func *f, void *arg), void *arg);
 struct pci_func *pci_bus_func(const struct pci_bus *b, uint8_t devfn);
+/* Bus and devfn as messages carry them, by the bus numbers of now. */
+uint16_t pci_requester_id(const struct pci_func *f);
 
 /* --- express.c --- */
 bool pci_in_d0(const struct pci_func *f);

@@ -89,7 +89,7 @@ static void vec_relay(void *opaque, uint32_t events)
 	struct pci_vec *v = opaque;
 
 	if (vec_drain(v)) {
-		v->vm->irq->ops->msi_send(v->vm->irq, v->addr, v->data);
+		v->vm->irq->ops->msi_send(v->vm->irq, v->addr, v->data, v->source);
 	}
 }
 
@@ -104,7 +104,7 @@ static int vec_bind(struct pci_vec *v, uint64_t addr, uint32_t data)
 	}
 	rc = v->gsi;
 	if (v->gsi >= 0) {
-		rc = c->ops->route_set(c, v->gsi, true, addr, data);
+		rc = c->ops->route_set(c, v->gsi, true, addr, data, v->source);
 		if (rc == 0) {
 			rc = c->ops->irqfd(c, v->gsi, v->fd, true);
 		}
@@ -140,14 +140,16 @@ static void vec_unbind(struct pci_vec *v)
 static bool vec_go_live(struct pci_vec *v, uint64_t addr, uint32_t data)
 {
 	uint32_t before = atomic_load_explicit(&v->word, memory_order_relaxed);
-	bool pending = false, changed = v->addr != addr || v->data != data;
+	bool pending = false;
+	bool changed = v->addr != addr || v->data != data || v->routed != v->source;
 	struct irqchip *c = v->vm->irq;
 	int rc;
 
 	v->addr = addr;
 	v->data = data;
+	v->routed = v->source;
 	if (v->bound) {
-		rc = changed && !v->relayed ? c->ops->route_set(c, v->gsi, true, addr, data)
+		rc = changed && !v->relayed ? c->ops->route_set(c, v->gsi, true, addr, data, v->source)
 					    : 0;
 		if (rc < 0) {
 			log_guest(v->name, "an interrupt vector cannot be moved: %s",
@@ -213,7 +215,7 @@ void pci_vec_reset(struct pci_vec *v)
 {
 	pci_vec_set(v, PCI_VEC_OFF, 0, 0);
 	if (v->gsi >= 0) {
-		v->vm->irq->ops->route_set(v->vm->irq, v->gsi, false, 0, 0);
+		v->vm->irq->ops->route_set(v->vm->irq, v->gsi, false, 0, 0, 0);
 		v->vm->irq->ops->gsi_free(v->vm->irq, v->gsi);
 		v->gsi = -1;
 	}

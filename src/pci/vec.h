@@ -31,6 +31,8 @@ struct pci_vec {
 	bool relayed; /* no GSI could be had: the control loop sends the messages */
 	uint64_t addr;
 	uint32_t data;
+	uint32_t source; /* requester id that the next pci_vec_set() sends with; the owner sets it */
+	uint32_t routed; /* … and that the route has */
 	struct loop_fd relay;
 	struct vm *vm;
 	const char *name; /* for logs; not owned */

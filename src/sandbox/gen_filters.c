@@ -1,5 +1,7 @@
 /*
- * Compiles the tables of tools/gen-syscalls to seccomp filters, at build time: gen-filters > filters.c.
+ * Compiles the tables of tools/gen-syscalls to seccomp filters, at build time, for the architecture
+ * that NEMU is built for: gen-filters x86_64 > filters.c. Calls go by their names, because libseccomp
+ * wants this machine's numbers and makes those of the filter's architecture from them.
  *
  * libseccomp does it here and is no library of the program, which then has nothing to compile when
  * it starts. Each program is sorted as a binary tree. The kernel itself caches which calls
@@ -97,20 +99,26 @@ static int filter_add_call(scmp_filter_ctx ctx, const struct sandbox_table *t, i
 	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, nr, 0, NULL);
 }
 
-static int filter_fill(scmp_filter_ctx ctx, const struct sandbox_table *t)
+static int filter_fill(scmp_filter_ctx ctx, uint32_t arch, const struct sandbox_table *t)
 {
 	int r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 
+	if (r == 0 && arch != seccomp_arch_native()) {
+		r = seccomp_arch_remove(ctx, seccomp_arch_native());
+		r = r ? r : seccomp_arch_add(ctx, arch);
+	}
 	if (r < 0) {
 		return r;
 	}
 	/* 2: a binary tree. A libseccomp older than 2.5 refuses that and makes a chain. */
 	(void)seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	for (size_t i = 0; i < t->ncall; i++) {
-		if (t->call[i].nr < 0) {
-			continue;
+		int nr = seccomp_syscall_resolve_name(t->call[i].name);
+
+		if (seccomp_syscall_resolve_name_arch(arch, t->call[i].name) < 0) {
+			continue; /* that architecture does not have it */
 		}
-		r = filter_add_call(ctx, t, t->call[i].nr);
+		r = filter_add_call(ctx, t, nr);
 		if (r < 0) {
 			return r;
 		}
@@ -119,7 +127,8 @@ static int filter_fill(scmp_filter_ctx ctx, const struct sandbox_table *t)
 }
 
 /* The program, in malloc'ed memory: how many instructions, or -errno. */
-static ssize_t filter_compile(const struct sandbox_table *t, struct sock_filter **out)
+static ssize_t filter_compile(uint32_t arch, const struct sandbox_table *t,
+			      struct sock_filter **out)
 {
 	scmp_filter_ctx ctx = seccomp_init(sandbox_forbidden_action());
 	FILE *file = tmpfile();
@@ -128,7 +137,7 @@ static ssize_t filter_compile(const struct sandbox_table *t, struct sock_filter 
 	if (!ctx || !file) {
 		return n;
 	}
-	n = filter_fill(ctx, t);
+	n = filter_fill(ctx, arch, t);
 	n = n ? n : seccomp_export_bpf(ctx, fileno(file));
 	if (!n && !fseek(file, 0, SEEK_END)) {
 		n = ftell(file) / (ssize_t)sizeof(**out);
@@ -143,10 +152,10 @@ static ssize_t filter_compile(const struct sandbox_table *t, struct sock_filter 
 	return n;
 }
 
-static int filter_print(const struct sandbox_table *t)
+static int filter_print(uint32_t arch, const struct sandbox_table *t)
 {
 	struct sock_filter *f = NULL;
-	ssize_t n = filter_compile(t, &f);
+	ssize_t n = filter_compile(arch, t, &f);
 
 	if (n <= 0) {
 		fprintf(stderr, "gen-filters: %s: %s\n", t->name, strerror((int)-n));
@@ -162,14 +171,20 @@ static int filter_print(const struct sandbox_table *t)
 	return 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	uint32_t arch = argc == 2 ? seccomp_arch_resolve_name(argv[1]) : 0;
 	int ret = 0;
+
+	if (!arch) {
+		fprintf(stderr, "usage: gen-filters ARCHITECTURE (a name that libseccomp knows)\n");
+		return 2;
+	}
 
 	printf("/* Made by src/sandbox/gen_filters.c; do not edit. */\n"
 	       "#include \"sandbox/sandbox_int.h\"\n\n");
 	for (unsigned i = 0; i < SANDBOX_TABLES; i++) {
-		ret |= filter_print(&sandbox_tables[i]);
+		ret |= filter_print(arch, &sandbox_tables[i]);
 	}
 	printf("const struct sandbox_filter sandbox_filters[SANDBOX_TABLES] = {\n");
 	for (unsigned i = 0; i < SANDBOX_TABLES; i++) {

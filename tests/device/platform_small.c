@@ -118,8 +118,8 @@ static void test_ged(void **state)
 	struct fake_vm *a = fake_vm_new(NULL), *b = fake_vm_new(NULL);
 	struct ged *ga, *gb;
 
-	assert_int_equal(ged_new(&a->vm, fake_irq_line(&a->irq, 16), &ga, NULL), 0);
-	assert_int_equal(ged_new(&b->vm, fake_irq_line(&b->irq, 16), &gb, NULL), 0);
+	assert_int_equal(ged_new(&a->vm, PLAT_GED_BASE, fake_irq_line(&a->irq, 16), &ga, NULL), 0);
+	assert_int_equal(ged_new(&b->vm, PLAT_GED_BASE, fake_irq_line(&b->irq, 16), &gb, NULL), 0);
 	ged_raise(ga, PLAT_GED_POWER);
 	assert_int_equal(a->irq.edges[16], 1);
 	assert_int_equal(a->irq.line[0] & 1u << 16, 0);
@@ -169,7 +169,7 @@ static void test_ged_threads(void **state)
 	unsigned count = 0;
 	struct ged *g;
 
-	assert_int_equal(ged_new(&fv->vm, fake_irq_line(&fv->irq, 16), &g, NULL), 0);
+	assert_int_equal(ged_new(&fv->vm, PLAT_GED_BASE, fake_irq_line(&fv->irq, 16), &g, NULL), 0);
 	for (unsigned i = 0; i < 3; i++) {
 		r[i] = (struct raiser){.g = g, .bit = 1u << i};
 		assert_int_equal(pthread_create(&t[i], NULL, raiser_main, &r[i]), 0);

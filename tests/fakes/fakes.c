@@ -53,7 +53,7 @@ static void irq_drain_all_locked(struct fake_irq *fi)
 	}
 }
 
-static int fake_msi_send(struct irqchip *c, uint64_t addr, uint32_t data)
+static int fake_msi_send(struct irqchip *c, uint64_t addr, uint32_t data, uint32_t source)
 {
 	struct fake_irq *fi = to_fake_irq(c);
 
@@ -93,7 +93,8 @@ static void fake_gsi_free(struct irqchip *c, int gsi)
 	pthread_mutex_unlock(&fi->lock);
 }
 
-static int fake_route_set(struct irqchip *c, int gsi, bool valid, uint64_t addr, uint32_t data)
+static int fake_route_set(struct irqchip *c, int gsi, bool valid, uint64_t addr, uint32_t data,
+			  uint32_t source)
 {
 	struct fake_irq *fi = to_fake_irq(c);
 	struct fake_gsi *g;
@@ -105,6 +106,7 @@ static int fake_route_set(struct irqchip *c, int gsi, bool valid, uint64_t addr,
 	g->valid = valid;
 	g->addr = addr;
 	g->data = data;
+	g->source = source;
 	g->routes_set++;
 	pthread_mutex_unlock(&fi->lock);
 	return 0;

@@ -28,7 +28,7 @@
 struct fake_gsi {
 	bool used, valid; /* allocated; has a route */
 	uint64_t addr;
-	uint32_t data;
+	uint32_t data, source;
 	int fd;		/* bound irqfd, -1: none */
 	uint64_t count; /* interrupts delivered */
 	unsigned routes_set;

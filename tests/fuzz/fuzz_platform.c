@@ -63,7 +63,7 @@ static struct machine *machine_new(void)
 		abort();
 	}
 	uart.line = ioapic_line(m->io, PLAT_GSI_UART);
-	if (ged_new(&m->fv->vm, ioapic_line(m->io, PLAT_GSI_GED), &m->ged, NULL) ||
+	if (ged_new(&m->fv->vm, PLAT_GED_BASE, ioapic_line(m->io, PLAT_GSI_GED), &m->ged, NULL) ||
 	    uart_new(&m->fv->vm, &uart, NULL) || rtc_new(&m->fv->vm, &rtc, NULL) ||
 	    pm_new(&m->fv->vm, NULL) || reset_new(&m->fv->vm, NULL)) {
 		abort();

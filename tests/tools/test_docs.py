@@ -46,18 +46,30 @@ def test_named_headers_exist(page):
 
 def test_platform_page_agrees_with_the_header():
 	header = dict(re.findall(r"#define\s+(PLAT_\w+)\s+(?:UINT\d+_C\()?(0x[0-9A-Fa-f]+|\d+)u?\)?",
-				 read("spec/platform_x86.h")))
+				 read("spec/platform_x86.h") + read("spec/ged.h")))
 	stated = re.findall(r"`(PLAT_\w+)` = (0x[0-9A-Fa-f]+|\d+)", read("docs/platform.md"))
 	assert len(stated) > 30
 	wrong = [(name, value) for name, value in stated
 		 if name not in header or int(header[name], 0) != int(value, 0)]
 	assert not wrong
-	known = re.findall(r"PLAT_\w+", read("spec/platform_x86.h"))
+	known = re.findall(r"PLAT_\w+", read("spec/platform_x86.h") + read("spec/ged.h"))
 	unknown = set(re.findall(r"PLAT_\w+", read("docs/platform.md"))) - set(known)
 	assert not unknown
 	# and the page has all of the contract
 	defined = set(re.findall(r"#define (PLAT_\w+)", read("spec/platform_x86.h")))
 	assert not defined - set(re.findall(r"`(PLAT_\w+)`", read("docs/platform.md")))
+
+
+def test_arm_page_agrees_with_the_header():
+	header = read("spec/platform_arm64.h")
+	page = read("docs/arm64.md")
+	rows = re.findall(r"^\| (0x[0-9A-F]+) \|.*\| `(PLAT_\w+)`", page, re.M)
+	assert len(rows) > 12
+	for address, name in rows:
+		value = re.search(rf"#define {name}\s+UINT64_C\((0x[0-9A-F]+)\)", header)
+		assert value and int(value.group(1), 16) == int(address, 16), name
+	bases = set(re.findall(r"#define (PLAT_\w+_BASE)", header)) - {"PLAT_PCI_IO_BASE"}
+	assert not bases - set(re.findall(r"`(PLAT_\w+)`", page))
 
 
 def property_tables():
@@ -113,7 +125,8 @@ def test_every_device_has_a_page_and_a_paragraph_on_threats():
 		word = {"pcie-root-port": "root port", "virtio-serial-pci": "virtio-console",
 			"power": "pm timer"}.get(name, name.removesuffix("-pci"))
 		assert word in threats, word
-	sources = {"uart": "uart", "rtc": "rtc", "ged": "ged", "pm": "power", "reset": "power", "ioapic": "ioapic"}
+	sources = {"uart": "uart", "rtc": "rtc", "ged": "ged", "pm": "power", "reset": "power", "ioapic": "ioapic",
+		   "pl011": "pl011", "pl031": "pl031", "pl061": "pl061"}
 	for file in os.listdir(os.path.join(ROOT, "src/device/platform")):
 		if file.endswith(".c"):
 			assert sources[file[:-2]] in pages

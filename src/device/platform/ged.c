@@ -17,7 +17,7 @@
 #include "core/bus.h"
 #include "core/device.h"
 #include "device/platform/ged.h"
-#include "spec/platform_x86.h"
+#include "spec/ged.h"
 
 struct ged {
 	struct device dev;
@@ -111,7 +111,7 @@ static const struct device_ops ged_ops = {
 	.state = (const struct device_state_ops *const[]){&ged_state_ops, NULL},
 };
 
-int ged_new(struct vm *vm, struct irq_line line, struct ged **out, struct err *err)
+int ged_new(struct vm *vm, uint64_t base, struct irq_line line, struct ged **out, struct err *err)
 {
 	struct ged *g = calloc(1, sizeof(*g));
 	int ret;
@@ -124,7 +124,7 @@ int ged_new(struct vm *vm, struct irq_line line, struct ged **out, struct err *e
 	g->region = (struct bus_region){
 		.name = "ged",
 		.space = BUS_MMIO,
-		.base = PLAT_GED_BASE,
+		.base = base,
 		.size = PLAT_GED_SIZE,
 		.ops = &ged_bus_ops,
 		.opaque = g,
@@ -132,7 +132,7 @@ int ged_new(struct vm *vm, struct irq_line line, struct ged **out, struct err *e
 	ret = bus_add(vm->bus, &g->region);
 	if (ret) {
 		err_set(err, -ret, "ged: cannot use its register at 0x%llx: %s",
-			(unsigned long long)PLAT_GED_BASE, strerror(-ret));
+			(unsigned long long)base, strerror(-ret));
 		goto free_ged;
 	}
 	ret = device_add(vm->devices, &g->dev, &ged_ops, "ged", err);

@@ -11,9 +11,9 @@
 #include "core/vm.h"
 
 struct ged;
-/* Makes the device "ged" with its register at PLAT_GED_BASE and registers it in vm->devices,
+/* Makes the device "ged" with its register at base and registers it in vm->devices,
  * which destroys it. Control loop. */
-int ged_new(struct vm *vm, struct irq_line line, struct ged **out, struct err *err);
+int ged_new(struct vm *vm, uint64_t base, struct irq_line line, struct ged **out, struct err *err);
 /* Tells the guest of these events (PLAT_GED_*). Any thread. */
 void ged_raise(struct ged *g, uint32_t events);
 

@@ -115,7 +115,7 @@ static void send(struct ioapic *io, uint64_t rte)
 	struct message m = rte_message(rte);
 
 	/* An error means that nobody is at the destination: the guest's own mistake. */
-	io->vm->irq->ops->msi_send(io->vm->irq, m.addr, m.data);
+	io->vm->irq->ops->msi_send(io->vm->irq, m.addr, m.data, 0);
 }
 
 static void line_set(void *opaque, unsigned pin, bool level)
@@ -183,7 +183,7 @@ static void route_update(struct ioapic *io, unsigned pin, uint64_t rte)
 	if (valid == was && (!valid || io->route[pin] == rte)) {
 		return;
 	}
-	ret = irq->ops->route_set(irq, (int)pin, valid, m.addr, m.data);
+	ret = irq->ops->route_set(irq, (int)pin, valid, m.addr, m.data, 0);
 	if (ret) {
 		log_guest(io->dev.id, "cannot route pin %u: %s; its EOIs are not seen", pin,
 			  strerror(-ret));

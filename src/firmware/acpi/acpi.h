@@ -23,9 +23,11 @@
 
 /* A processor; its ACPI UID is its index. */
 struct acpi_cpu {
-	uint32_t apic_id;
+	uint32_t apic_id; /* x86 */
 	bool present; /* false: may be plugged in later */
 	uint32_t node; /* of acpi_facts.numa */
+	uint64_t mpidr; /* Arm, as pmu */
+	bool pmu;
 };
 
 /* --- NUMA: SRAT, SLIT, HMAT. Nodes are numbered from 0 without gaps. --- */
@@ -79,6 +81,11 @@ struct acpi_facts {
 	uint64_t mem64_base, mem64_end;
 	bool uart; /* COM1 is there */
 	const struct acpi_numa *numa; /* NULL: none of its tables */
+	uint64_t ecam_base;
+	/* Arm: the topology (cores of a socket, threads of a core), processors of each
+	 * redistributor region */
+	unsigned cores, threads;
+	unsigned redist_cpus[2];
 	uint8_t last_bus; /* the highest PCI bus number that is in use */
 };
 
@@ -134,7 +141,7 @@ struct acpi_placed {
 };
 /* Writes RSDP and tables to [0xE0000, 0xF0000), or the tables to the top of low RAM [0, low) if
  * they do not fit there, and an instruction sequence that resets the machine to 0xFFFF0, see
- * loader.c. -ENOSPC, -EFAULT. */
+ * place_x86.c. -ENOSPC, -EFAULT. */
 int acpi_place(struct mem *m, uint64_t low, const struct acpi_facts *facts,
 	       struct acpi_placed *out, struct err *err);
 

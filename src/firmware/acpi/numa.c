@@ -10,32 +10,6 @@
 #include "firmware/acpi/acpi_int.h"
 #include "spec/acpi.h"
 
-static void srat_cpu(struct aml *a, unsigned uid, const struct acpi_cpu *cpu)
-{
-	/* as the MADT has it: 255 means all in the short form */
-	if (cpu->apic_id < 255 && uid < 255) {
-		struct acpi_srat_lapic e = {
-			.type = ACPI_SRAT_LAPIC,
-			.length = sizeof(e),
-			.domain_low = (uint8_t)cpu->node,
-			.apic_id = (uint8_t)cpu->apic_id,
-			.flags = le32_of(ACPI_SRAT_ENABLED),
-		};
-
-		aml_bytes(a, &e, sizeof(e)); /* at most ACPI_MAX_NODES: domain_high is 0 */
-	} else {
-		struct acpi_srat_x2apic e = {
-			.type = ACPI_SRAT_X2APIC,
-			.length = sizeof(e),
-			.domain = le32_of(cpu->node),
-			.x2apic_id = le32_of(cpu->apic_id),
-			.flags = le32_of(ACPI_SRAT_ENABLED),
-		};
-
-		aml_bytes(a, &e, sizeof(e));
-	}
-}
-
 void acpi_srat_body(struct aml *a, const struct acpi_facts *f)
 {
 	le32 one = le32_of(1);
@@ -43,7 +17,7 @@ void acpi_srat_body(struct aml *a, const struct acpi_facts *f)
 	aml_bytes(a, &one, sizeof(one)); /* reserved, 1 */
 	aml_zeros(a, 8);
 	for (unsigned i = 0; i < f->ncpus; i++) {
-		srat_cpu(a, i, &f->cpu[i]);
+		acpi_srat_cpu(a, i, &f->cpu[i]);
 	}
 	for (unsigned i = 0; i < f->numa->nmem; i++) {
 		const struct acpi_numa_mem *m = &f->numa->mem[i];

@@ -28,7 +28,8 @@ static struct acpi_facts facts_of(unsigned ncpus, unsigned present)
 	for (unsigned i = 0; i < ncpus; i++) {
 		cpus[i] = (struct acpi_cpu){.apic_id = i, .present = i < present};
 	}
-	return (struct acpi_facts){.cpu = cpus, .ncpus = ncpus, .uart = true};
+	return (struct acpi_facts){
+		.cpu = cpus, .ncpus = ncpus, .uart = true, .ecam_base = PLAT_ECAM_BASE};
 }
 
 static uint8_t sum(const uint8_t *p, size_t len)

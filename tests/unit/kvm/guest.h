@@ -18,7 +18,7 @@
 
 #include <stdatomic.h>
 
-#include "kvm/kvm.h"
+#include "kvm/x86.h"
 
 #define GUEST_RAM    0xA0000
 #define GUEST_CODE   0x10000 /* where guest_load() puts it */

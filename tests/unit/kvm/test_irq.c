@@ -87,7 +87,7 @@ static void test_irqfd(void **state)
 	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	gsi = c->ops->gsi_alloc(c);
 	assert_true(gsi >= KVM_IOAPIC_PINS);
-	assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x40), 0);
+	assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x40, 0), 0);
 	assert_int_equal(c->ops->irqfd(c, gsi, fd, true), 0);
 	for (unsigned i = 0; i < 100; i++) {
 		assert_int_equal(eventfd_write(fd, 1), 0);
@@ -96,19 +96,19 @@ static void test_irqfd(void **state)
 		assert_int_equal(g.said[i], 0x40);
 	}
 	/* another message for the same GSI */
-	assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x41), 0);
+	assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x41, 0), 0);
 	assert_int_equal(eventfd_write(fd, 1), 0);
 	guest_run(&g);
 	assert_int_equal(g.said[100], 0x41);
 	/* without a route, and after unbinding, nothing comes */
-	assert_int_equal(c->ops->route_set(c, gsi, false, 0, 0), 0);
+	assert_int_equal(c->ops->route_set(c, gsi, false, 0, 0, 0), 0);
 	assert_int_equal(eventfd_write(fd, 1), 0);
 	usleep(100000); /* see irq.h: KVM looks for the route a little later */
-	assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x41), 0);
+	assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x41, 0), 0);
 	assert_int_equal(c->ops->irqfd(c, gsi, fd, false), 0);
 	assert_int_equal(eventfd_write(fd, 1), 0);
 	/* by message alone */
-	assert_int_equal(c->ops->msi_send(c, 0xFEE00000, 0x40), 0);
+	assert_int_equal(c->ops->msi_send(c, 0xFEE00000, 0x40, 0), 0);
 	guest_run(&g);
 	assert_int_equal(g.said[101], 0x40);
 	guest_pause(&g);
@@ -133,8 +133,8 @@ static void test_eoi(void **state)
 	start(&g);
 	c = kvm_vm_irqchip(g.vm);
 	/* bit 15: level, which is what makes the APIC remember to tell */
-	assert_int_equal(c->ops->route_set(c, 9, true, 0xFEE00000, 0xC040), 0);
-	assert_int_equal(c->ops->msi_send(c, 0xFEE00000, 0xC040), 0);
+	assert_int_equal(c->ops->route_set(c, 9, true, 0xFEE00000, 0xC040, 0), 0);
+	assert_int_equal(c->ops->msi_send(c, 0xFEE00000, 0xC040, 0), 0);
 	guest_run(&g);
 	assert_int_equal(g.said[0], 0x40);
 	guest_wait(&g, eoi_came);
@@ -162,25 +162,25 @@ static void test_gsi_table(void **state)
 	assert_true(n >= 1000);
 	/* grow the table past its first size and shrink it from the middle */
 	for (gsi = last - 150; gsi <= last; gsi++) {
-		assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x40), 0);
-		assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x40), 0);
+		assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x40, 0), 0);
+		assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x40, 0), 0);
 	}
 	for (gsi = last - 149; gsi <= last; gsi += 2) {
 		c->ops->gsi_free(c, gsi);
-		assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x40), -EINVAL);
+		assert_int_equal(c->ops->route_set(c, gsi, true, 0xFEE00000, 0x40, 0), -EINVAL);
 	}
 	assert_int_equal(c->ops->gsi_alloc(c), last - 149);
 	/* one that moved in the table still works */
 	fd = eventfd(0, EFD_CLOEXEC);
-	assert_int_equal(c->ops->route_set(c, last - 150, true, 0xFEE00000, 0x41), 0);
+	assert_int_equal(c->ops->route_set(c, last - 150, true, 0xFEE00000, 0x41, 0), 0);
 	assert_int_equal(c->ops->irqfd(c, last - 150, fd, true), 0);
 	assert_int_equal(eventfd_write(fd, 1), 0);
 	guest_run(&g);
 	assert_int_equal(g.said[0], 0x41);
 	assert_int_equal(c->ops->irqfd(c, last - 150, fd, false), 0);
 
-	assert_int_equal(c->ops->route_set(c, -1, true, 0, 0), -EINVAL);
-	assert_int_equal(c->ops->route_set(c, 1 << 20, true, 0, 0), -EINVAL);
+	assert_int_equal(c->ops->route_set(c, -1, true, 0, 0, 0), -EINVAL);
+	assert_int_equal(c->ops->route_set(c, 1 << 20, true, 0, 0, 0), -EINVAL);
 	assert_int_equal(c->ops->irqfd(c, 1 << 20, fd, true), -EINVAL);
 	close(fd);
 	guest_free(&g);

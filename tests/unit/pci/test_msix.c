@@ -73,6 +73,8 @@ static void test_fire(void **state)
 	assert_true(msix_enabled(f->f));
 	assert_int_equal(fake_irq_gsis_used(&f->fv->irq), 2); /* those unmasked, no others */
 	assert_int_equal(fake_irq_total(&f->fv->irq), 0);
+	/* messages carry the requester id, by which an ITS goes */
+	assert_int_equal(f->fv->irq.gsi[f->fv->irq.gsi_first].source, BDF);
 	msix_trigger(f->f, 0);
 	msix_trigger(f->f, 39);
 	msix_trigger(f->f, 39);

@@ -1,0 +1,20 @@
+/*
+ * -cpu on Arm: host (or max, the same), with features of the host's that the guest is not to have.
+ */
+#ifndef ARCH_ARM64_CPU_OPTION_H
+#define ARCH_ARM64_CPU_OPTION_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+
+struct arm64_cpu_option {
+	bool no_pmu, no_sve, no_pauth;
+};
+/* -EINVAL with a sentence. */
+int arm64_cpu_parse(struct arm64_cpu_option *o, const char *text, struct err *err);
+/* The i-th name, with a line about it; NULL past the end. */
+const char *arm64_cpu_model(unsigned i, const char **doc);
+const char *arm64_cpu_feature(unsigned i);
+
+#endif
