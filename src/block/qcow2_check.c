@@ -169,6 +169,7 @@ static int l2_count(struct check *c, uint64_t off, uint64_t guest, be64 *table)
 	unsigned step = 1u << (g->entry_bits - 3);
 	int r = q2_pread(&c->q->file, off, table, g->cluster_size);
 
+	c->next_host = 0;
 	if (r < 0) {
 		say(c, "ERROR reading the L2 table at 0x%llx: %s", (unsigned long long)off,
 		    strerror(-r));
@@ -560,7 +561,6 @@ static int check_run(struct check *c)
 		}
 		c->res->allocated_clusters = c->res->compressed_clusters =
 			c->res->fragmented_clusters = 0;
-		c->next_host = 0;
 		r = tables_count(c);
 		r = r ? r : rebuild(c);
 	} else if (!r && c->fix) {

@@ -111,9 +111,14 @@ int q2_pread_iov(struct q2_file *f, uint64_t off, uint64_t len, struct iov_cur *
 		while (part < n && cnt < Q2_MAX_IOV && cur.cnt) {
 			size_t m = (size_t)MIN(cur.iov->iov_len - cur.off, n - part);
 
-			iov[cnt++] = (struct iovec){(char *)cur.iov->iov_base + cur.off, m};
+			if (m) {
+				iov[cnt++] = (struct iovec){(char *)cur.iov->iov_base + cur.off, m};
+			}
 			part += m;
-			iov_cur_skip(&cur, m);
+			cur.off += m;
+			if (cur.off == cur.iov->iov_len) {
+				cur = (struct iov_cur){cur.iov + 1, cur.cnt - 1, 0};
+			}
 		}
 		if (!part) {
 			return -EINVAL;

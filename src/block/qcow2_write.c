@@ -149,18 +149,9 @@ static int piece_around(struct q2 *q, struct piece *p, uint64_t off, uint64_t le
 /* len bytes of data, behind `head` copied ones. */
 static int piece_start(struct q2 *q, struct piece *p, struct iov_cur *from, size_t len, size_t head)
 {
-	struct iov_cur count = *from;
-	unsigned cnt = 0, n = 0;
-	size_t left = len;
+	size_t cnt = from->cnt, n = 0;
 	int got;
 
-	while (left && count.cnt) {
-		size_t m = MIN(count.iov->iov_len - count.off, left);
-
-		iov_cur_skip(&count, m);
-		left -= m;
-		cnt++;
-	}
 	p->iov = calloc(cnt + 2, sizeof(*p->iov));
 	if (!p->iov) {
 		return -ENOMEM;
@@ -172,11 +163,11 @@ static int piece_start(struct q2 *q, struct piece *p, struct iov_cur *from, size
 	if (got < 0) {
 		return got;
 	}
-	n += (unsigned)got;
+	n += (size_t)got;
 	if (p->tail) {
 		p->iov[n++] = (struct iovec){p->tail, p->len - head - len};
 	}
-	q2_pwrite_start(data_of(q), &p->a, p->host, p->len, p->iov, n);
+	q2_pwrite_start(data_of(q), &p->a, p->host, p->len, p->iov, (unsigned)n);
 	return 0;
 }
 
@@ -301,6 +292,9 @@ void q2_write_many(struct q2 *q, struct q2_write *w, unsigned n)
 	struct plan *plan = malloc(sizeof(*plan));
 	int r = plan ? q2_first_write(q) : -ENOMEM;
 
+	if (plan) {
+		plan->n = 0;
+	}
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t off = w[i].off, end = off + w[i].len;
 
