@@ -383,21 +383,16 @@ int q2_header_parse(struct q2_header *h, const uint8_t *buf, size_t len, uint64_
 	p.len = MIN(len, (size_t)1 << h->cluster_bits);
 	memcpy(&f, buf, MIN(len, sizeof(f)));
 	end = be64_get(f.backing_file_offset);
-	if (!end || end > p.len) {
-		end = p.len;
-	}
 	/* the extensions first: they name features */
-	r = exts_read(&p, end);
+	r = backing_read(&p);
+	r = r ? r : exts_read(&p, end ? end : p.len);
 	unknown = h->incompat & ~(uint64_t)QCOW2_INCOMPAT_KNOWN;
 	if (unknown) {
 		feature_text(&p, (unsigned)__builtin_ctzll(unknown), text, sizeof(text));
 		return bad(&p, ENOTSUP,
 			   "it needs the incompatible feature %s, which is not supported", text);
 	}
-	if (!r) {
-		r = fields_check(&p);
-	}
-	return r ? r : backing_read(&p);
+	return r ? r : fields_check(&p);
 }
 
 void q2_header_fini(struct q2_header *h)

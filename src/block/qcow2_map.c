@@ -270,25 +270,26 @@ int q2_peek(struct q2 *q, uint64_t off, uint64_t len, struct q2_ext_info *out)
 	return out->type == Q2_COMP || out->type == Q2_BAD ? -EAGAIN : 0;
 }
 
-/* Rule 1 of qcow2_overlap.c. A bad entry stops writing, not reading. */
-static void slice_check(struct q2 *q, struct q2_slot *s, uint64_t key)
+/* Rule 1 of qcow2_overlap.c, before anybody can see the slice. A bad entry stops writing, not reading. */
+static void slice_check(struct q2 *q, uint64_t key, const uint64_t *buf)
 {
-	for (unsigned i = 0; i < 1u << (q->geo.slice_bits - q->geo.entry_bits); i++) {
-		struct q2_ent ent = q2_ent_get(q, s, i);
-		uint64_t host = ent.e & QCOW2_OFFSET;
+	unsigned step = 1u << (q->geo.entry_bits - 3);
+
+	if (q->read_only || q->geo.data_file) {
+		return;
+	}
+	for (unsigned i = 0; i < 1u << (q->geo.slice_bits - 3); i += step) {
+		uint64_t e = __builtin_bswap64(buf[i]), host = e & QCOW2_OFFSET;
 		unsigned kind;
 
-		slot_range(q, s, ent.e);
 		/* without the flag it is never written in place */
-		if (ent.e & QCOW2_COMPRESSED || !(ent.e & QCOW2_COPIED) || !host || q->read_only ||
-		    q->geo.data_file) {
+		if (e & QCOW2_COMPRESSED || !(e & QCOW2_COPIED) || !host) {
 			continue;
 		}
 		kind = q2_set_kind(&q->meta, host >> q->geo.cluster_bits);
 		if (kind) {
-			q2_corrupt(q, "L2 entry %u of the slice at 0x%llx points at 0x%llx, which is "
-				      "the %s",
-				   i, (unsigned long long)key, (unsigned long long)host,
+			q2_corrupt(q, "L2 entry 0x%llx in the slice at 0x%llx points at the %s",
+				   (unsigned long long)e, (unsigned long long)key,
 				   q2_kind_name(kind));
 		}
 	}
@@ -313,8 +314,11 @@ int q2_l2_load(struct q2 *q, uint64_t key, struct q2_slot **out)
 		if (r < 0) {
 			return r;
 		}
+		slice_check(q, key, buf);
 		q2_slot_fill(&q->l2, s, key, buf);
-		slice_check(q, s, key);
+		for (unsigned i = 0; i < 1u << (q->geo.slice_bits - q->geo.entry_bits); i++) {
+			slot_range(q, s, q2_ent_get(q, s, i).e);
+		}
 	}
 	*out = s;
 	return 0;
@@ -373,7 +377,8 @@ int q2_slice(struct q2 *q, uint64_t off, bool make, struct q2_slot **slot, unsig
 		return 0;
 	}
 	*index = slice_index(&q->geo, off);
-	return q2_l2_load(q, slice_key(&q->geo, l2, off), slot);
+	r = q2_l2_load(q, slice_key(&q->geo, l2, off), slot);
+	return !r && make && q->corrupt ? -EIO : r;
 }
 
 int q2_map(struct q2 *q, uint64_t off, uint64_t len, struct q2_ext_info *out)

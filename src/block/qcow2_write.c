@@ -213,8 +213,8 @@ static int piece_next(struct q2 *q, struct plan *plan, struct q2_write *w, uint6
 
 	*p = (struct piece){.w = w};
 	r = q2_map(q, pos, end - pos, &x);
-	if (r < 0) {
-		return r;
+	if (r < 0 || q->corrupt) {
+		return r ? r : -EIO; /* it may have become that just now */
 	}
 	if (x.type == Q2_NORMAL && (x.copied || g->data_file)) {
 		p->off = pos;

@@ -34,7 +34,8 @@ static int zero_write(struct q2 *q, uint64_t off, uint64_t len)
 		uint64_t n;
 
 		r = q2_map(q, off, len, &x);
-		if (r < 0) {
+		if (r < 0 || q->corrupt) {
+			r = r ? r : -EIO;
 			break;
 		}
 		n = x.len;
@@ -43,7 +44,7 @@ static int zero_write(struct q2 *q, uint64_t off, uint64_t len)
 			if (raw_data(q)) {
 				r = q2_pzero(&q->data, off, n, 0);
 			}
-		} else if (x.type == Q2_NORMAL && x.copied && !q->corrupt) {
+		} else if (x.type == Q2_NORMAL && x.copied) {
 			r = q2_pzero(q->geo.data_file ? &q->data : &q->file, x.host, n, 0);
 		} else {
 			n = MIN(n, PIECE);

@@ -118,7 +118,7 @@ class Model:
 		return path
 
 
-def program(rng, model, cluster, steps, snapshots=True, resize=True, discard=True, compress=False):
+def program(rng, model, cluster, steps, snapshots=3, resize=True, discard=True, compress=False):
 	"""Random operations as (ours, qemu-io's) lines, done to the model as well."""
 	size_now = len(model.data)
 	for _ in range(steps):
@@ -155,14 +155,16 @@ def program(rng, model, cluster, steps, snapshots=True, resize=True, discard=Tru
 			off = off // cluster * cluster
 			length = min(cluster, size_now - off)
 			model.write(off, length, byte)
-			yield f"compress {off} {length} {byte}", f"write -c -P {byte} {off} {length}"
+			yield f"compress {off} {length} {byte}", None	# QEMU's overwrites nothing
 		elif kind == "flush":
 			yield "flush", "flush"
 		elif kind == "snap":
 			name = f"s{rng.randrange(3)}"
-			if name not in model.snaps:
+			if name not in model.snaps and len(model.snaps) < snapshots:
 				model.snaps[name] = bytes(model.data)
 				yield f"snapshot create {name}", ("snapshot", "-c", name)
+			elif name not in model.snaps:
+				continue
 			elif rng.random() < 0.5:
 				model.data = bytearray(model.snaps[name])
 				yield f"snapshot apply {name}", ("snapshot", "-a", name)
