@@ -3,7 +3,7 @@
  *
  * Growing: a larger L1 table is written and flushed before the header points at it; what is added reads
  * as zeros, whatever the backing file has there.
- * Shrinking: the header first, so that a stop afterwards leaves clusters that nobody sees, which the next
+ * Shrinking: the rest of the last cluster is zeroed; then the header, so that a stop afterwards leaves clusters that nobody sees, which the next
  * growing removes.
  */
 #include <errno.h>
@@ -167,7 +167,12 @@ int q2_resize(struct q2 *q, uint64_t size, unsigned prealloc, struct err *err)
 	if (!r && size > old) {
 		r = grow(q, size, n);
 	} else if (!r && size < old) {
-		r = size_set(q, size);
+		/* not all programs look at what the last cluster has behind the end when they grow */
+		uint64_t end = MIN(old, align_up(size, q->geo.cluster_size));
+
+		r = q2_zero(q, size, end - size, false);
+		r = r ? r : q2_commit(q, true);
+		r = r ? r : size_set(q, size);
 		r = r ? r : cut(q, size);
 	}
 	if (r < 0) {

@@ -97,7 +97,6 @@ def run_program(tmp_path, rng, options, steps, compress=False):
 				image.close()
 				if isinstance(theirs, tuple):
 					sh("qemu-img", theirs[0], *(["-f", "qcow2"] if theirs[0] == "resize" else []),
-					   *([theirs[1]] if theirs[1] == "--shrink" else []),
 					   *([path, str(theirs[-1])] if theirs[0] == "resize"
 					     else [*theirs[1:], path]))
 				else:
