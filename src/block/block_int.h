@@ -94,6 +94,14 @@ struct blk_driver {
 	int (*measure)(struct opts *o, struct blk_node *content, struct blk_measure *out,
 		       struct err *err);
 	int (*specific_info)(struct blk_node *n, json_t **out, struct err *err);
+	/* As image.h has them. */
+	int (*backing_name)(struct blk_node *n, char **file, char **fmt, struct err *err);
+	int (*set_backing)(struct blk_node *n, const char *file, const char *fmt, struct err *err);
+	int (*make_empty)(struct blk_node *n, struct err *err);
+	bool (*dirty)(struct blk_node *n);
+	int (*snapshot_load)(struct blk_node *n, const char *id_or_name, struct err *err);
+	size_t (*compress)(struct blk_node *n, const void *in, size_t len, void *out, size_t cap);
+	int (*write_compressed)(struct blk_node *n, uint64_t off, const void *data, size_t len);
 };
 
 /* NULL if there is none of that name. i: the table, NULL at its end. */
@@ -241,7 +249,7 @@ void blk_tell_resized(struct blk_node *n);
 /* --- drivers --- */
 
 extern const struct blk_driver blk_file_driver, blk_host_device_driver, blk_null_driver,
-	blk_raw_driver, blk_throttle_driver;
+	blk_raw_driver, blk_throttle_driver, blk_qcow2_driver;
 
 uint64_t blk_raw_offset(const struct blk_node *n); /* of driver=raw */
 

@@ -8,7 +8,7 @@
 
 static const struct blk_driver *const drivers[] = {
 	&blk_raw_driver,  &blk_file_driver,	&blk_host_device_driver,
-	&blk_null_driver, &blk_throttle_driver,
+	&blk_null_driver, &blk_throttle_driver, &blk_qcow2_driver,
 };
 
 const struct blk_driver *blk_driver_nth(unsigned i)

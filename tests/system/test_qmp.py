@@ -23,7 +23,10 @@ COMMANDS = {"qmp_capabilities", "query-status", "query-version", "query-commands
 	    "query-uuid", "query-kvm", "query-cpus-fast", "query-cpu-definitions",
 	    "query-hotpluggable-cpus", "query-iothreads", "query-chardev", "stop", "cont",
 	    "system_reset", "system_powerdown", "quit", "query-stats", "query-stats-schemas",
-	    "trace-event-get-state", "trace-event-set-state"}
+	    "trace-event-get-state", "trace-event-set-state", "block_resize", "block_set_io_throttle"}
+NO_LIMITS = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
+# of a machine without disks
+NOT_FOUND = {"block_resize": {"device": "d0", "size": 512}, "block_set_io_throttle": {"device": "d0", **NO_LIMITS}}
 # those that cannot do without
 ARGUMENTS = {"query-stats": {"target": "vm"}, "trace-event-get-state": {"name": "*"},
 	     "trace-event-set-state": {"name": "*", "enable": False}}
@@ -178,9 +181,27 @@ def test_greeting(server):
 def test_every_command_answers(server, client):
 	names = {row["name"] for row in client.ask({"execute": "query-commands"})["return"]}
 	assert names == COMMANDS
-	for name in sorted(names - {"qmp_capabilities", "quit"}):
+	for name, arguments in NOT_FOUND.items():
+		reply = client.ask({"execute": name, "id": name, "arguments": arguments})
+		assert reply["error"]["class"] == "DeviceNotFound" and reply["id"] == name, reply
+	for name in sorted(names - {"qmp_capabilities", "quit", *NOT_FOUND}):
 		reply = client.ask({"execute": name, "id": name, "arguments": ARGUMENTS.get(name, {})})
 		assert "return" in reply and reply["id"] == name, reply
+
+
+@pytest.mark.parametrize("name, arguments, word", [
+	("block_resize", {"size": 512}, "node-name"),
+	("block_resize", {"device": "d0", "node-name": "n0", "size": 512}, "node-name"),
+	("block_resize", {"node-name": "n0", "size": 512}, "n0"),
+	("block_resize", {"device": "d0", "size": -1}, "size"),
+	("block_resize", {"device": "d0"}, "size"),
+	("block_set_io_throttle", NO_LIMITS, "device"),
+	("block_set_io_throttle", {"device": "d0", **NO_LIMITS, "bps": -1}, "bps"),
+	("block_set_io_throttle", {"device": "d0"}, "bps"),
+])
+def test_disk_commands_refuse(client, name, arguments, word):
+	reply = client.ask({"execute": name, "arguments": arguments})
+	assert word in reply["error"]["desc"], reply
 
 
 def test_queries(start):

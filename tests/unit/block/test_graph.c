@@ -135,8 +135,7 @@ static void test_json(void **state)
 			"json:{",
 			"json:[]",
 			"json:{\"driver\":1.5}",
-			"json:{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{"
-			"\"a\":1}}}}}}}}}}",
+			"json:{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":1}}}}}}}}}",
 		};
 
 		o = (struct opts){.what = "-blockdev"};

@@ -28,7 +28,7 @@ struct disk {
 		struct disk *disk;
 		struct iovec iov;
 	} job[64];
-	unsigned depth, busy;
+	_Atomic unsigned busy;
 	_Atomic unsigned done;
 	_Atomic bool stop;
 	char *buf;
@@ -77,7 +77,7 @@ static void disk_open(struct disk *d, struct blk_graph *g, struct loop *l, const
 
 static void disk_start(struct disk *d, enum blk_op op, unsigned depth, uint64_t len)
 {
-	d->depth = d->busy = depth;
+	d->busy = depth;
 	d->done = 0;
 	d->stop = false;
 	for (unsigned i = 0; i < depth; i++) {
@@ -380,7 +380,7 @@ static void test_real_clock(void **state)
 		loop_call(loop[i], stop_on_loop, &d[i]);
 	}
 	for (int i = 0; i < 2; i++) {
-		while (blk_chan_inflight(d[i].chan)) {
+		while (d[i].busy) {
 			usleep(1000);
 		}
 		loop_call(loop[i], close_on_loop, &d[i]);
