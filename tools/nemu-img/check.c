@@ -142,6 +142,7 @@ int cmd_check(struct img_args *a)
 		.cache = img_arg(a, 'T'),
 		.force_share = img_given(a, 'U'),
 		.no_backing = true,
+		.no_repair = true,
 		.write = repair != NULL,
 		.resize = repair != NULL,
 	};

@@ -122,7 +122,8 @@ int img_ctl_finish(struct img_ctl *c, const char *from, const char *to);
 struct img_how {
 	const char *fmt;   /* -f, or NULL: what is found there */
 	const char *cache; /* -t, -T, or NULL: def_cache */
-	bool image_opts, write, resize, force_share, no_backing, quiet, unmap, no_user;
+	bool image_opts, write, resize, force_share, no_backing, quiet, unmap, no_user,
+		no_repair;
 	const char *aio;   /* or NULL */
 	const char *snapshot;
 };

@@ -32,6 +32,8 @@ static int measure(struct img_create *c, struct blk_node *content, bool json, st
 	if (r) {
 		return r;
 	}
+	/* where there is nothing to copy nothing is said */
+	m.has_bitmaps = m.has_bitmaps && content && !strcmp(blk_driver_name(content), "qcow2");
 	if (!json) {
 		printf("required size: %llu\nfully allocated size: %llu\n",
 		       (unsigned long long)m.required, (unsigned long long)m.fully_allocated);

@@ -203,6 +203,9 @@ static int add_how(struct opts *o, const struct img_how *how, bool write, struct
 	if (!r && cache_is(how, "unsafe", "unsafe")) {
 		r = set(o, "cache.no-flush", "on", err);
 	}
+	if (!r && how->no_repair && peek(o, "driver") && !strcmp(peek(o, "driver"), "qcow2")) {
+		r = set(o, "x-no-repair", "on", err);
+	}
 	if (!r && how->unmap && write) {
 		r = set(o, "discard", "unmap", err);
 	}
