@@ -258,7 +258,7 @@ int cmd_compare(struct img_args *a)
 	}
 	if (img_cache_check(img_arg(a, 'T'), "-T", &err)) {
 		img_error("compare: %s", err.msg);
-		return 1;
+		return OPEN_FAILED;
 	}
 	c = calloc(1, sizeof(*c));
 	if (!c) {

@@ -37,7 +37,7 @@ static void work(struct compress_job *j)
 	for (size_t off = 0; off < j->len; off += j->cluster, i++) {
 		size_t n = MIN(j->cluster, j->len - off);
 
-		if (img_is_zero(j->in + off, n)) {
+		if (j->sparse && img_is_zero(j->in + off, n)) {
 			j->out_len[i] = SIZE_MAX;
 		} else if (n < j->cluster) {
 			j->out_len[i] = 0; /* the image ends within the cluster */

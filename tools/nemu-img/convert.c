@@ -217,9 +217,7 @@ static int create_options(struct convert *v, struct err *err)
 	if (v->copy.compress && strcmp(fmt, "qcow2")) {
 		r = err_set(err, EINVAL, "the format %s does not compress; leave -c away", fmt);
 	}
-	if (!v->create.has_size) {
-		v->create.size = v->copy.total;
-	}
+	v->create.size = v->copy.total; /* whatever -o size= says */
 	return r;
 }
 

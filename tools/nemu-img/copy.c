@@ -233,6 +233,7 @@ static void read_done(struct blk_req *r, int result)
 		.in = s->buf,
 		.len = s->len,
 		.cluster = s->job->unit,
+		.sparse = s->job->c->sparse,
 		.out = s->comp,
 		.out_len = s->comp_len,
 		.done = press_done,
@@ -340,11 +341,11 @@ static uint64_t press_write(struct job *j, struct slot *s)
 	size_t len = s->comp_len[at / j->unit];
 	int r;
 
-	if (len == SIZE_MAX && j->c->sparse) {
+	if (len == SIZE_MAX) {
 		if (!j->c->target_zero) {
 			part_start(s, BLK_WRITE_ZEROES, at, n);
 		}
-	} else if (len == 0 || len == SIZE_MAX) {
+	} else if (len == 0) {
 		part_start(s, BLK_WRITE, at, n);
 	} else {
 		r = blk_image_write_compressed(j->c->target->node, s->off + at, s->comp + at, len);
@@ -495,6 +496,20 @@ static void run(struct job *j)
 
 /* --- begin and end --- */
 
+/* What the target can have or not have: a cluster, or a part of it with extended L2 entries. */
+static uint64_t least_hole(struct blk_node *n, const struct blk_info *info)
+{
+	uint64_t unit = info->cluster_size;
+	json_t *v = NULL;
+
+	if (unit && !blk_image_specific(n, &v, NULL) &&
+	    json_is_true(json_object_get(json_object_get(v, "data"), "extended-l2"))) {
+		unit /= 32;
+	}
+	json_decref(v);
+	return unit;
+}
+
 static int slots_new(struct job *j)
 {
 	for (unsigned i = 0; i < j->c->depth; i++) {
@@ -541,7 +556,7 @@ static int job_new(struct copy *c, struct job **out, struct err *err)
 	j->loop = blk_io_loop(c->target->io);
 	j->unit = info.cluster_size ? info.cluster_size : 4096;
 	/* smaller holes in a cluster would make it no smaller */
-	j->run = MAX(info.cluster_size, MIN(MAX(c->sparse, 512), 4096));
+	j->run = MAX(least_hole(c->target->node, &info), MIN(MAX(c->sparse, 512), 4096));
 	j->run = c->sparse > j->run ? c->sparse - c->sparse % 512 : j->run;
 	j->piece = MAX(PIECE, j->unit);
 	j->start_ns = now_ns();

@@ -36,6 +36,7 @@ struct compress_job {
 	struct blk_node *node;
 	const uint8_t *in;
 	size_t len, cluster;
+	bool sparse;       /* zeros need not be compressed */
 	uint8_t *out;      /* as large as in */
 	size_t *out_len;   /* of each cluster; 0: not smaller; SIZE_MAX: zeros */
 	void (*done)(void *opaque); /* on the loop */

@@ -26,7 +26,7 @@ static int measure(struct img_create *c, struct blk_node *content, bool json, st
 	json_t *v;
 	int r;
 
-	snprintf(size, sizeof(size), "%llu", (unsigned long long)c->size);
+	snprintf(size, sizeof(size), "%llu", (unsigned long long)align_up(c->size, 512));
 	r = opts_add(&c->opts, "size", size, err);
 	r = r ? r : blk_image_measure(c->fmt, &c->opts, content, &m, err);
 	if (r) {

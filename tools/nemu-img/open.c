@@ -333,7 +333,7 @@ static int open_backing(struct blk_graph *g, const struct img_how *how, const ch
 	if (!r) {
 		r = open_layers(g, &o, &below, path, depth, out, err);
 	}
-	if (r) {
+	if (r && depth == 1) { /* how it began is enough */
 		err_prefix(err, "the backing file '%s' of '%s'", file, image);
 	}
 	opts_fini(&o);

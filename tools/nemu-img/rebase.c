@@ -53,6 +53,8 @@ static int chain_read(struct img_chain *c, unsigned from, uint64_t off, uint8_t 
 
 static int merge(struct rebase *b, uint64_t off, size_t len)
 {
+	/* behind the end of the old one the image has zeros already and would take no note */
+	bool below = b->chain.count > 1 && off < b->chain.layer[1].size;
 	size_t done = 0;
 	int r = chain_read(&b->chain, 1, off, b->old, len);
 
@@ -63,7 +65,7 @@ static int merge(struct rebase *b, uint64_t off, size_t len)
 		while (end < len && memcmp(b->old + end, b->new + end, MIN(n, len - end))) {
 			end += MIN(n, len - end);
 		}
-		if (end > done && img_is_zero(b->old + done, end - done)) {
+		if (end > done && below && img_is_zero(b->old + done, end - done)) {
 			r = blk_io_zero(b->img.io, off + done, end - done, 0);
 		} else if (end > done) {
 			r = blk_io_write(b->img.io, off + done, b->old + done, end - done, 0);

@@ -1,6 +1,7 @@
 /*
  * snapshot: the snapshots within an image.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,12 +11,32 @@ const struct img_opt snapshot_opts[] = {
 	{'l', NULL, NULL, "list them"},
 	{'c', NULL, "NAME", "make one"},
 	{'a', NULL, "NAME", "go back to one, by name or number: what was written since is lost"},
-	{'d', NULL, "NAME", "delete one, by name or number"},
+	{'d', NULL, "NAME", "delete one, by name"},
 	{'q', NULL, NULL, "print nothing"},
 	{ARG_IMAGE_OPTS, "image-opts", NULL, "FILENAME is a list of options: driver=...,file.filename=..."},
 	{'U', "force-share", NULL, "with -l: the image may be in use by a process that writes it"},
 	{.code = 0},
 };
+
+/* By name alone: numbers are used again, and what is deleted is gone. */
+static int drop(struct img *i, const char *name, struct err *err)
+{
+	struct blk_snapshot *s;
+	size_t count, at = 0;
+	int r = blk_image_snapshots(i->node, &s, &count, err);
+
+	if (r) {
+		return r;
+	}
+	while (at < count && strcmp(s[at].name, name)) {
+		at++;
+	}
+	r = at < count ? blk_image_snapshot_delete(i->node, name, err)
+		       : err_set(err, ENOENT, "'%s' has no snapshot of the name '%s'", i->filename,
+				 name);
+	blk_image_snapshots_free(s, count);
+	return r;
+}
 
 static int act(struct img_args *a, struct img *i, struct err *err)
 {
@@ -30,7 +51,7 @@ static int act(struct img_args *a, struct img *i, struct err *err)
 		return blk_image_snapshot_apply(i->node, img_arg(a, 'a'), err);
 	}
 	if (img_given(a, 'd')) {
-		return blk_image_snapshot_delete(i->node, img_arg(a, 'd'), err);
+		return drop(i, img_arg(a, 'd'), err);
 	}
 	if (!img_given(a, 'l')) {
 		return 0;

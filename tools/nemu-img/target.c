@@ -257,7 +257,9 @@ static int create_pairs(struct img_create *c, struct opts *out, struct err *err)
 			r = opts_add(out, row->name, c->opts.opt[i].value, err);
 		}
 	}
-	snprintf(size, sizeof(size), "%llu", (unsigned long long)c->size);
+	/* a disk has whole sectors; a raw file may end anywhere */
+	snprintf(size, sizeof(size), "%llu",
+		 (unsigned long long)(strcmp(c->fmt, "raw") ? align_up(c->size, 512) : c->size));
 	r = r ? r : put(out, "size", size, err);
 	if (!r && c->backing) {
 		r = put(out, "backing_file", c->backing, err);
