@@ -1,7 +1,7 @@
 # A thin front: meson builds, scripts/ do the work. Each goal first installs what Debian packages
 # it lacks (scripts/deps, as root or through sudo; it says what and why).
 #
-#   make                     build/nemu
+#   make                     build/nemu, build/nemu-img
 #   make demo                boot a Debian guest with it; DEMO_CMD='…' says what to run in it
 #   make check               every test, about half an hour on two cores; STAGES='unit lab' for some
 #   make soak                the same and what takes longer

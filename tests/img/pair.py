@@ -43,7 +43,7 @@ class Pair:
 		n = shell([NEMU_IMG, *args], self.n)
 		assert n.returncode >= 0, f"nemu-img {command}: signal {-n.returncode}\n{n.stderr}"
 		assert n.returncode == q.returncode, f"nemu-img {command}\n{n.stderr}\n--- qemu-img\n{q.stderr}"
-		if n.returncode and not n.stdout and args[0] != "compare":
+		if n.returncode and not n.stdout and args[:1] != ["compare"]:
 			assert n.stderr.startswith("nemu"), f"nemu-img {command}: no reason given"
 		return q, n
 

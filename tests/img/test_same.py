@@ -180,8 +180,7 @@ def test_check(chain):
 	chain.both("check -r leaks bad.qcow2")
 	# qemu-img takes two runs for it
 	assert nemu_img(chain.n, "check", "-r", "all", "bad.qcow2").returncode == 0
-	shell(["qemu-img", "check", "-r", "all", "bad.qcow2"], chain.q)
-	chain.run("check bad.qcow2", status=0, out=False)
+	assert shell(["qemu-img", "check", "bad.qcow2"], chain.n).returncode == 0
 	for bad in ("", "none", "-r foo base.qcow2", "--output=xml base.qcow2", "-T foo base.qcow2", "-f foo base.qcow2"):
 		chain.run(f"check {bad}", status=1)
 
