@@ -66,14 +66,13 @@ struct job {
 	enum kind kind;
 	uint64_t ext_end;
 	struct blk_extent ext;
-	unsigned ext_depth;
 	struct slot slot[MAX_DEPTH];
 	unsigned head, used;
 	/* a range of zeros that is being written */
 	struct blk_req zero;
 	bool zero_busy;
 	struct compress_pool *pool;
-	struct offload *offload;
+	bool offload;
 	uint64_t start_ns, moved;
 };
 
@@ -141,7 +140,6 @@ static int extent_find(struct job *j)
 		}
 		if (j->ext_end == j->pos) {
 			j->ext = e;
-			j->ext_depth = depth;
 			j->kind = kind_of(j, s, &e);
 		} else if (j->offload) {
 			break; /* the place in the file is that of the first extent */
@@ -442,6 +440,27 @@ static bool slots_step(struct job *j)
 	return moved;
 }
 
+/* From file to file inside the kernel, without a look at the data. False: not, or not all of it. */
+static bool offload_copy(struct job *j, uint64_t len)
+{
+	const struct blk_extent *e = &j->ext;
+	uint64_t done = 0;
+
+	if (!(e->flags & BLK_EXT_OFFSET) || e->flags & BLK_EXT_COMPRESSED) {
+		return false;
+	}
+	while (done < len) {
+		int64_t n = blk_copy_range(e->file, e->file_off + done, j->c->target->node,
+					   j->pos + done, len - done);
+
+		if (n <= 0) {
+			return false;
+		}
+		done += (uint64_t)n;
+	}
+	return true;
+}
+
 /* One piece further. False: it has to wait. */
 static bool start_next(struct job *j)
 {
@@ -457,8 +476,7 @@ static bool start_next(struct job *j)
 		}
 		zero_start(j, j->pos, len);
 	} else if (kind == KIND_DATA) {
-		if (j->offload && j->kind == KIND_DATA && j->ext_depth == 0 &&
-		    !offload_copy(j->offload, &j->ext, j->pos, len)) {
+		if (j->offload && j->kind == KIND_DATA && offload_copy(j, len)) {
 			limit(j, len);
 			j->ext.file_off += len;
 		} else {
@@ -531,7 +549,6 @@ static int slots_new(struct job *j)
 static void job_free(struct job *j)
 {
 	compress_pool_free(j->pool);
-	offload_free(j->offload);
 	for (unsigned i = 0; i < MAX_DEPTH; i++) {
 		free(j->slot[i].buf);
 		free(j->slot[i].comp);
@@ -560,12 +577,10 @@ static int job_new(struct copy *c, struct job **out, struct err *err)
 	j->run = c->sparse > j->run ? c->sparse - c->sparse % 512 : j->run;
 	j->piece = MAX(PIECE, j->unit);
 	j->start_ns = now_ns();
+	j->offload = c->offload;
 	r = slots_new(j);
 	if (!r && c->compress) {
 		r = compress_pool_new(&j->pool, j->loop, (unsigned)MAX(cpus, 1), err);
-	}
-	if (!r && c->offload && c->nsource == 1 && !c->source->skip) {
-		j->offload = offload_new(&c->source->img, c->target);
 	}
 	if (r) {
 		job_free(j);

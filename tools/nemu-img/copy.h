@@ -52,12 +52,4 @@ int compress_pool_new(struct compress_pool **out, struct loop *loop, unsigned th
 void compress_pool_free(struct compress_pool *p); /* no job is in it */
 void compress_pool_add(struct compress_pool *p, struct compress_job *j);
 
-/* offload.c: data from file to file by the kernel, which may share blocks instead. */
-struct offload;
-/* NULL: cannot be done with these two. */
-struct offload *offload_new(struct img *source, struct img *target);
-void offload_free(struct offload *o);
-/* Of a range that has data in one place of the source's file. 0 or -errno. */
-int offload_copy(struct offload *o, const struct blk_extent *e, uint64_t to, uint64_t len);
-
 #endif
