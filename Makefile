@@ -1,7 +1,7 @@
 # A thin front: meson builds, scripts/ do the work. Each goal first installs what Debian packages
 # it lacks (scripts/deps, as root or through sudo; it says what and why).
 #
-#   make                     build/nemu
+#   make                     build/nemu, build/nemu-img
 #   make ARCH=aarch64        build-aarch64/nemu, on an x86-64 machine
 #   make demo                boot a Debian guest with it; DEMO_CMD='…' says what to run in it;
 #                            with ARCH=aarch64 an Arm guest on an emulated Arm host

@@ -13,23 +13,7 @@
 #include <pthread.h>
 
 #include "block/block.h"
-
-struct blk_check { /* what a format's check found */
-	uint64_t check_errors, corruptions, leaks, corruptions_fixed, leaks_fixed;
-	uint64_t image_end_offset, total_clusters, allocated_clusters, fragmented_clusters,
-		compressed_clusters;
-};
-enum { BLK_FIX_LEAKS = 1, BLK_FIX_ERRORS = 2 };
-struct blk_snapshot {
-	char *id, *name;
-	uint64_t vm_state_size, disk_size, vm_clock_nsec, icount;
-	uint64_t date_sec;
-	uint32_t date_nsec;
-};
-struct blk_measure {
-	uint64_t required, fully_allocated, bitmaps;
-	bool has_bitmaps;
-};
+#include "block/image.h"
 
 enum blk_detect_zeroes { BLK_DETECT_OFF, BLK_DETECT_ON, BLK_DETECT_UNMAP };
 

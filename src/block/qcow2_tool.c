@@ -138,7 +138,7 @@ static void create_fn(void *arg)
 {
 	struct call *k = arg;
 	struct timespec now;
-	struct q2_snap s = {.name = (char *)(uintptr_t)k->a, .icount = UINT64_MAX};
+	struct q2_snap s = {.name = (char *)(uintptr_t)k->a};
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	s.date_sec = (uint32_t)now.tv_sec;
@@ -221,22 +221,22 @@ int q2_node_specific_info(struct blk_node *n, json_t **out, struct err *err)
 		json_object_set_new(d, "lazy-refcounts",
 				    json_boolean(h->compat & QCOW2_COMPAT_LAZY));
 	}
-	json_object_set_new(d, "refcount-bits", json_integer(1 << h->refcount_order));
-	if (h->version >= 3) {
-		json_object_set_new(d, "corrupt", json_boolean(h->incompat & QCOW2_INCOMPAT_CORRUPT));
-		json_object_set_new(d, "extended-l2", json_boolean(q->geo.extl2));
-	}
-	if (q->geo.data_file) {
-		json_object_set_new(d, "data-file", json_string(h->data_file));
-		json_object_set_new(d, "data-file-raw",
-				    json_boolean(h->autoclear & QCOW2_AUTOCLEAR_RAW));
-	}
 	bitmaps = json_array();
 	r = q2_bitmaps_json(q2_node_of(n)->q, bitmaps);
 	if (json_array_size(bitmaps)) {
 		json_object_set_new(d, "bitmaps", bitmaps);
 	} else {
 		json_decref(bitmaps);
+	}
+	json_object_set_new(d, "refcount-bits", json_integer(1 << h->refcount_order));
+	if (q->geo.data_file) {
+		json_object_set_new(d, "data-file", json_string(h->data_file));
+		json_object_set_new(d, "data-file-raw",
+				    json_boolean(h->autoclear & QCOW2_AUTOCLEAR_RAW));
+	}
+	if (h->version >= 3) {
+		json_object_set_new(d, "corrupt", json_boolean(h->incompat & QCOW2_INCOMPAT_CORRUPT));
+		json_object_set_new(d, "extended-l2", json_boolean(q->geo.extl2));
 	}
 	if (r < 0) {
 		json_decref(d);

@@ -139,6 +139,59 @@ static void raw_child_resized(struct blk_node *n, struct blk_node *child)
 	}
 }
 
+/* --- for tools --- */
+
+struct raw_create {
+	uint64_t size;
+	int preallocation;
+};
+static const char *const prealloc_names[] = {"off", "falloc", "full", NULL};
+static const struct opt_desc create_rows[] = {
+	{"size", OPT_SIZE, offsetof(struct raw_create, size), .max = INT64_MAX, .required = true},
+	{"preallocation", OPT_ENUM, offsetof(struct raw_create, preallocation),
+	 .names = prealloc_names, .def = "off"},
+	{.key = NULL},
+};
+
+static int raw_create(struct blk_graph *g, struct blk_node *file, struct opts *o, struct err *err)
+{
+	static const enum blk_prealloc modes[] = {BLK_PREALLOC_OFF, BLK_PREALLOC_FALLOC,
+						  BLK_PREALLOC_FULL};
+	struct raw_create c;
+	struct blk_info info;
+	int r = opts_read(o, create_rows, &c, err);
+
+	(void)g;
+	if (r) {
+		return r;
+	}
+	blk_info(file, &info);
+	if (info.resizable) {
+		r = blk_truncate(file, 0, BLK_PREALLOC_OFF, err);
+		return r ? r : blk_truncate(file, c.size, modes[c.preallocation], err);
+	}
+	if (info.size < c.size) {
+		return err_set(err, ENOSPC, "'%s' has %llu bytes, which is less than %llu",
+			       blk_filename(file), (unsigned long long)info.size,
+			       (unsigned long long)c.size);
+	}
+	return 0;
+}
+
+static int raw_measure(struct opts *o, struct blk_node *content, struct blk_measure *out,
+		       struct err *err)
+{
+	struct raw_create c;
+	int r = opts_read(o, create_rows, &c, err);
+
+	(void)content; /* what is not allocated counts as well */
+	*out = (struct blk_measure){
+		.required = align_up(c.size, 512),
+		.fully_allocated = align_up(c.size, 512),
+	};
+	return r;
+}
+
 const struct blk_driver blk_raw_driver = {
 	.name = "raw",
 	.node_size = sizeof(struct blk_raw),
@@ -152,4 +205,6 @@ const struct blk_driver blk_raw_driver = {
 	.truncate = raw_truncate,
 	.reopen = blk_reopen_file,
 	.child_resized = raw_child_resized,
+	.create = raw_create,
+	.measure = raw_measure,
 };

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.host
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NEMU = os.environ.get("NEMU", os.path.join(ROOT, "build", "nemu"))
-PAGES = ["nemu.1", "nemu-qmp.7"]
+PAGES = ["nemu.1", "nemu-img.1", "nemu-qmp.7"]
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,12 @@ def gen():
 @pytest.fixture
 def tree(tmp_path):
 	"""What the pages are made of, to be changed."""
-	for name in ("meson.build", "src/control/cli.c", "src/control/qmp_commands.c", "docs/qmp.md"):
+	for name in ("meson.build", "src/control/cli.c", "src/control/qmp_commands.c", "docs/qmp.md",
+		     "docs/nemu-img.md"):
 		os.makedirs(os.path.dirname(tmp_path / name), exist_ok=True)
 		shutil.copy(os.path.join(ROOT, name), tmp_path / name)
 	shutil.copytree(os.path.join(ROOT, "docs/options"), tmp_path / "docs/options")
+	shutil.copytree(os.path.join(ROOT, "tools/nemu-img"), tmp_path / "tools/nemu-img")
 	return tmp_path
 
 
@@ -89,10 +91,25 @@ def test_every_command_is_there(tree):
 	assert re.search(r"^ +vcpus \(array, optional\)$", text, re.M)
 
 
+def test_every_command_of_nemu_img_is_there(tree):
+	done, out = make(tree, "nemu-img.1")
+	text = plain(out)
+	shown = subprocess.run([NEMU + "-img", "--help"], capture_output=True, text=True, check=True).stdout
+	names = re.findall(r"^  ([a-z]+) ", shown, re.M)
+	assert len(names) == 13
+	for name in names:
+		assert re.search(rf"^ +{name} \[option\]", text, re.M), name
+		usage = subprocess.run([NEMU + "-img", name, "--help"], capture_output=True, text=True, check=True).stdout
+		for option in re.findall(r"^  (-\S+?),? ", usage, re.M):
+			assert option == "-h" or re.search(rf"^ +{re.escape(option.split('=')[0])}([ ,=]|$)", text, re.M), (name, option)
+
+
 @pytest.mark.parametrize("page,name,old,new,words", [
 	("nemu-qmp.7", "docs/qmp.md", "## quit\n", "## qiut\n", "'## quit'"),
 	("nemu-qmp.7", "docs/qmp.md", "## Events\n", "## no-such\n\n## Events\n", "'no-such'"),
 	("nemu-qmp.7", "docs/qmp.md", "| `vcpus` |", "| `cpus` |", "`vcpus`"),
+	("nemu-img.1", "docs/nemu-img.md", "## resize\n", "## shrink\n", "'shrink'"),
+	("nemu-img.1", "docs/nemu-img.md", "## resize\n", "", "'## resize'"),
 	("nemu.1", "src/control/cli.c", '"name of the virtual machine"', '""', "-name"),
 ])
 def test_what_is_not_described_is_refused(tree, page, name, old, new, words):
@@ -120,4 +137,4 @@ def test_install_puts_them_where_man_looks(tmp_path):
 			str(tmp_path)], check=True, capture_output=True)
 	found = {os.path.relpath(os.path.join(at, name), tmp_path).split("share/")[-1]
 		 for at, _, names in os.walk(tmp_path) for name in names if "/share/man" in at}
-	assert found == {"man/man1/nemu.1", "man/man7/nemu-qmp.7"}
+	assert found == {"man/man1/nemu.1", "man/man1/nemu-img.1", "man/man7/nemu-qmp.7"}
