@@ -222,7 +222,7 @@ static void work_writes(struct blk_qcow2 *b, struct list *todo)
 		err = q2_flush(b->q);
 	}
 	for (unsigned i = 0; i < n; i++) {
-		give_back(req[i], w[i].result ? w[i].result
+		give_back(req[i], w[i].result		    ? w[i].result
 				  : req[i]->flags & BLK_FUA ? err
 							    : 0);
 	}
@@ -404,9 +404,8 @@ static bool fast(struct q2_chan *c, struct blk_req *r)
 		}
 		pos += x[n++].len;
 	}
-	if (r->op == BLK_WRITE &&
-	    (!atomic_load(&q->write_ready) ||
-	     (r->flags & BLK_FUA && atomic_load(&q->meta_dirty)))) {
+	if (r->op == BLK_WRITE && (!atomic_load(&q->write_ready) ||
+				   (r->flags & BLK_FUA && atomic_load(&q->meta_dirty)))) {
 		goto leave;
 	}
 	op = op_new(c, r, phase);
@@ -602,7 +601,8 @@ static int node_open(struct blk_node *n, struct opts *o, struct err *err)
 		b->running = !r;
 	}
 	if (r) {
-		err_set(err, -r, "qcow2 image '%s': no thread for it: %s", b->q->name, strerror(-r));
+		err_set(err, -r, "qcow2 image '%s': no thread for it: %s", b->q->name,
+			strerror(-r));
 		if (b->worker) {
 			worker_end(b);
 		}

@@ -92,7 +92,8 @@ int q2_bitmaps_load(struct q2 *q)
 		return 0;
 	}
 	if (r == -EINVAL || !r) {
-		log_guest(q->name, "qcow2: its directory of bitmaps is malformed; they are given up");
+		log_guest(q->name,
+			  "qcow2: its directory of bitmaps is malformed; they are given up");
 		q->h.autoclear &= ~(uint64_t)QCOW2_AUTOCLEAR_BITMAPS;
 		r = q->read_only ? 0 : q2_header_update(q);
 	}

@@ -16,7 +16,7 @@
 
 #include "block/qcow2_int.h"
 
-/* #syscalls: mmap munmap madvise */
+/* #syscalls(start): mmap */
 int q2_cache_init(struct q2_cache *c, unsigned slice_bits, uint64_t bytes)
 {
 	uint64_t slots = MAX(bytes >> slice_bits, Q2_WAYS);
@@ -45,6 +45,7 @@ int q2_cache_init(struct q2_cache *c, unsigned slice_bits, uint64_t bytes)
 	return 0;
 }
 
+/* #syscalls(main): munmap */
 void q2_cache_fini(struct q2_cache *c)
 {
 	free(c->slot);
@@ -138,7 +139,8 @@ void q2_slot_fill(struct q2_cache *c, struct q2_slot *s, uint64_t key, const voi
 	s->dirty = false;
 	s->lo = UINT64_MAX;
 	s->hi = 0;
-	atomic_store_explicit(&s->used, atomic_fetch_add(&c->tick, 1) + 1, memory_order_relaxed);
+	atomic_store_explicit(&s->used, atomic_fetch_add(&c->tick, 1) + 1,
+			      memory_order_relaxed);
 	slot_key(s, key);
 }
 
@@ -161,6 +163,7 @@ void q2_cache_drop(struct q2_cache *c, uint64_t off, uint64_t len)
 	}
 }
 
+/* #syscalls(io): madvise */
 void q2_cache_clean(struct q2_cache *c, uint32_t since)
 {
 	uint32_t now = atomic_load_explicit(&c->tick, memory_order_relaxed);

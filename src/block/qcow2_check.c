@@ -48,8 +48,8 @@ static void say(struct check *c, const char *fmt, ...)
 
 static uint32_t count_get(const struct check *c, uint64_t cluster)
 {
-	const uint32_t *p = cluster >> CHUNK_BITS < c->nchunks ? c->chunk[cluster >> CHUNK_BITS]
-							       : NULL;
+	const uint32_t *p =
+		cluster >> CHUNK_BITS < c->nchunks ? c->chunk[cluster >> CHUNK_BITS] : NULL;
 
 	return p ? p[cluster & ((1u << CHUNK_BITS) - 1)] : 0;
 }
@@ -63,7 +63,8 @@ static int count(struct check *c, uint64_t off, uint64_t len, const char *what)
 		return 0;
 	}
 	if (off > INT64_MAX - len || (off + len - 1) >> bits >= c->clusters) {
-		say(c, "ERROR the %s at 0x%llx is outside of the file", what, (unsigned long long)off);
+		say(c, "ERROR the %s at 0x%llx is outside of the file", what,
+		    (unsigned long long)off);
 		c->res->corruptions++;
 		return -ERANGE;
 	}
@@ -177,7 +178,8 @@ static int l2_count(struct check *c, uint64_t off, uint64_t guest, be64 *table)
 		return 0;
 	}
 	for (uint64_t i = 0; i < g->cluster_size / 8 && !r; i += step) {
-		struct q2_ent ent = {be64_get(table[i]), step == 2 ? be64_get(table[i + 1]) : 0};
+		struct q2_ent ent = {be64_get(table[i]),
+				     step == 2 ? be64_get(table[i + 1]) : 0};
 		bool bad;
 
 		if (!ent.e && !ent.bitmap) {
@@ -332,8 +334,8 @@ static int compare(struct check *c)
 
 		if (i >> rb < q->rt_size ? !q->rt[i >> rb] : true) {
 			/* no block: jump over what nobody references */
-			if (!count_get(c, i) && (i >> CHUNK_BITS >= c->nchunks ||
-						 !c->chunk[i >> CHUNK_BITS])) {
+			if (!count_get(c, i) &&
+			    (i >> CHUNK_BITS >= c->nchunks || !c->chunk[i >> CHUNK_BITS])) {
 				uint64_t to = MIN(align_up(i + 1, UINT64_C(1) << CHUNK_BITS),
 						  ((i >> rb) + 1) << rb);
 
@@ -344,7 +346,9 @@ static int compare(struct check *c)
 		want = count_get(c, i);
 		if (want && (i >> rb >= q->rt_size || !q->rt[i >> rb])) {
 			/* a new block could only go where the refcounts say that nothing is */
-			say(c, "ERROR cluster %llu refcount=0 reference=%llu, and no refcount block",
+			say(c,
+			    "ERROR cluster %llu refcount=0 reference=%llu, and no refcount "
+			    "block",
 			    (unsigned long long)i, (unsigned long long)want);
 			c->res->corruptions++;
 			c->rebuild = true;
@@ -386,7 +390,8 @@ static int rebuild(struct check *c)
 		for (uint64_t i = 0; i * per < all; i++) {
 			bool used = (i + 1) * per > base;
 
-			for (uint64_t k = i * per; k < (i + 1) * per && !used && k < base; k++) {
+			for (uint64_t k = i * per; k < (i + 1) * per && !used && k < base;
+			     k++) {
 				if (!c->chunk[k >> CHUNK_BITS]) {
 					k |= (1u << CHUNK_BITS) - 1;
 				} else {
@@ -512,8 +517,7 @@ static int l2_flags(struct check *c, uint64_t off, be64 *table)
 			changed = true;
 		}
 	}
-	return r || !changed || !fix ? r
-				     : q2_pwrite(&c->q->file, off, table, g->cluster_size);
+	return r || !changed || !fix ? r : q2_pwrite(&c->q->file, off, table, g->cluster_size);
 }
 
 static int flags(struct check *c)
@@ -603,7 +607,8 @@ int q2_check(struct q2 *q, struct blk_check *out, unsigned fix, struct err *err)
 
 	memset(out, 0, sizeof(*out));
 	if (fix && q->read_only) {
-		return err_set(err, EROFS, "qcow2 image '%s' is open read-only and cannot be repaired",
+		return err_set(err, EROFS,
+			       "qcow2 image '%s' is open read-only and cannot be repaired",
 			       q->name);
 	}
 	if (!q->read_only) {
@@ -618,7 +623,8 @@ int q2_check(struct q2 *q, struct blk_check *out, unsigned fix, struct err *err)
 	c.nchunks = (c.clusters >> CHUNK_BITS) + 1;
 	c.chunk = c.nchunks <= MAX_CHUNKS ? calloc(c.nchunks, sizeof(*c.chunk)) : NULL;
 	if (!c.chunk) {
-		return err_set(err, EFBIG, "qcow2 image '%s' is too large to be checked", q->name);
+		return err_set(err, EFBIG, "qcow2 image '%s' is too large to be checked",
+			       q->name);
 	}
 	out->total_clusters = q2_clusters(&q->geo, q->h.size);
 	r = r ? r : check_run(&c);

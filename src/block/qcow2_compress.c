@@ -12,8 +12,8 @@
 
 #include "block/qcow2_int.h"
 
-#define WINDOW_BITS   (-12)
-#define ZSTD_WINDOW   23
+#define WINDOW_BITS (-12)
+#define ZSTD_WINDOW 23
 
 static int inflate_zlib(const uint8_t *in, size_t in_len, uint8_t *out, size_t out_len)
 {
@@ -34,7 +34,8 @@ static int inflate_zlib(const uint8_t *in, size_t in_len, uint8_t *out, size_t o
 	return (r == Z_STREAM_END || r == Z_BUF_ERROR) && !z.avail_out ? 0 : -EIO;
 }
 
-static int inflate_zstd(struct q2 *q, const uint8_t *in, size_t in_len, uint8_t *out, size_t out_len)
+static int inflate_zstd(struct q2 *q, const uint8_t *in, size_t in_len, uint8_t *out,
+			size_t out_len)
 {
 	ZSTD_inBuffer i = {in, in_len, 0};
 	ZSTD_outBuffer o = {out, out_len, 0};

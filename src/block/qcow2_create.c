@@ -90,8 +90,8 @@ static int header_make(const struct q2_create *c, struct q2_header *h, struct er
 	h->autoclear |= c->data_file_raw ? QCOW2_AUTOCLEAR_RAW : 0;
 	if (snprintf(h->backing_fmt, sizeof(h->backing_fmt), "%s",
 		     c->backing_fmt ? c->backing_fmt : "") >= (int)sizeof(h->backing_fmt) ||
-	    snprintf(h->data_file, sizeof(h->data_file), "%s", c->data_file ? c->data_file : "") >=
-		    (int)sizeof(h->data_file)) {
+	    snprintf(h->data_file, sizeof(h->data_file), "%s",
+		     c->data_file ? c->data_file : "") >= (int)sizeof(h->data_file)) {
 		return err_set(err, EINVAL, "backing_fmt or data_file is too long");
 	}
 	snprintf(h->backing, sizeof(h->backing), "%s", c->backing_file ? c->backing_file : "");
@@ -120,12 +120,16 @@ static int smallest(const struct q2_create *c, const struct q2_header *h, struct
 	return r;
 }
 
-int q2_create(const struct q2_create *c, struct blk_io *file, bool file_grows, struct blk_io *data,
-	      const char *name, struct err *err)
+int q2_create(const struct q2_create *c, struct blk_io *file, bool file_grows,
+	      struct blk_io *data, const char *name, struct err *err)
 {
 	struct q2_file f = {.io = file, .grows = true};
-	struct q2_config cfg = {.name = name, .file = file, .data = data, .file_grows = file_grows,
-				.data_grows = true, .data_size = c->size};
+	struct q2_config cfg = {.name = name,
+				.file = file,
+				.data = data,
+				.file_grows = file_grows,
+				.data_grows = true,
+				.data_size = c->size};
 	struct q2_header h;
 	struct q2 *q;
 	int r = q2_create_check(c, err);

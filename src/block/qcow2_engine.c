@@ -47,8 +47,8 @@ int q2_corrupt(struct q2 *q, const char *fmt, ...)
 
 /* --- header --- */
 
-int q2_header_read(struct blk_io *file, uint64_t file_size, const char *name, struct q2_header *h,
-		   struct err *err)
+int q2_header_read(struct blk_io *file, uint64_t file_size, const char *name,
+		   struct q2_header *h, struct err *err)
 {
 	struct q2_file f = {.io = file, .size = file_size};
 	uint8_t first[512];
@@ -68,7 +68,8 @@ int q2_header_read(struct blk_io *file, uint64_t file_size, const char *name, st
 		return err_set(err, ENOMEM, "qcow2 image '%s': out of memory", name);
 	}
 	r = q2_pread(&f, 0, buf, want);
-	r = r < 0 ? err_set(err, -r, "qcow2 image '%s': reading the header: %s", name, strerror(-r))
+	r = r < 0 ? err_set(err, -r, "qcow2 image '%s': reading the header: %s", name,
+			    strerror(-r))
 		  : q2_header_parse(h, buf, want, file_size, name, err);
 	free(buf);
 	return r;
@@ -101,13 +102,15 @@ int q2_set_backing(struct q2 *q, const char *file, const char *fmt, struct err *
 
 	if (strlen(file ? file : "") > QCOW2_MAX_BACKING ||
 	    strlen(fmt ? fmt : "") >= sizeof(q->h.backing_fmt)) {
-		return err_set(err, EINVAL, "qcow2 image '%s': the backing file's name is too long",
+		return err_set(err, EINVAL,
+			       "qcow2 image '%s': the backing file's name is too long",
 			       q->name);
 	}
 	if (file && *file && q->geo.data_file && (q->h.autoclear & QCOW2_AUTOCLEAR_RAW)) {
-		return err_set(err, EINVAL,
-			       "qcow2 image '%s': a raw external data file excludes a backing file",
-			       q->name);
+		return err_set(
+			err, EINVAL,
+			"qcow2 image '%s': a raw external data file excludes a backing file",
+			q->name);
 	}
 	r = q2_first_write(q);
 	if (!r) {
@@ -119,7 +122,8 @@ int q2_set_backing(struct q2 *q, const char *file, const char *fmt, struct err *
 	if (r < 0) {
 		memcpy(q->h.backing, old.backing, sizeof(old.backing));
 		memcpy(q->h.backing_fmt, old.backing_fmt, sizeof(old.backing_fmt));
-		return err_set(err, -r, "qcow2 image '%s': changing the backing file's name: %s",
+		return err_set(err, -r,
+			       "qcow2 image '%s': changing the backing file's name: %s",
 			       q->name, r == -ENOSPC ? "no room in the header" : strerror(-r));
 	}
 	return 0;
@@ -139,7 +143,8 @@ static int l2_writeback(struct q2 *q)
 			continue;
 		}
 		q->unsynced = true;
-		r = q2_pwrite(&q->file, atomic_load(&s->key), (void *)q2_slot_data(&q->l2, s), size);
+		r = q2_pwrite(&q->file, atomic_load(&s->key), (void *)q2_slot_data(&q->l2, s),
+			      size);
 		if (r < 0) {
 			return r;
 		}
@@ -312,7 +317,8 @@ int q2_meta_build(struct q2 *q)
 	q2_set_fini(&q->meta);
 	r = meta_range(q, 0, q->geo.cluster_size, Q2_OL_HEADER, false);
 	r = r ? r : meta_range(q, q->h.l1_offset, q->h.l1_size * UINT64_C(8), Q2_OL_L1, false);
-	r = r ? r : meta_range(q, q->h.rt_offset, (uint64_t)q->rt_size * 8, Q2_OL_REFTABLE, false);
+	r = r ? r
+	      : meta_range(q, q->h.rt_offset, (uint64_t)q->rt_size * 8, Q2_OL_REFTABLE, false);
 	r = r ? r : meta_range(q, q->h.snap_offset, q->snap_bytes, Q2_OL_SNAPTABLE, false);
 	for (unsigned i = 0; i < q->nsnap && !r; i++) {
 		r = meta_range(q, q->snap[i].l1_offset, q->snap[i].l1_size * UINT64_C(8),
@@ -386,11 +392,13 @@ static int caches_init(struct q2 *q, struct err *err)
 	l2 = MIN(all, o->l2_cache_size ? o->l2_cache_size : 32 * MiB);
 	rc = o->refcount_cache_size ? o->refcount_cache_size : rc_min;
 	if (o->cache_size) {
-		if (o->l2_cache_size > o->cache_size || o->refcount_cache_size > o->cache_size) {
-			return err_set(err, EINVAL,
-				       "qcow2 image '%s': l2-cache-size and refcount-cache-size may "
-				       "not exceed cache-size",
-				       q->name);
+		if (o->l2_cache_size > o->cache_size ||
+		    o->refcount_cache_size > o->cache_size) {
+			return err_set(
+				err, EINVAL,
+				"qcow2 image '%s': l2-cache-size and refcount-cache-size may "
+				"not exceed cache-size",
+				q->name);
 		}
 		if (o->l2_cache_size && o->refcount_cache_size) {
 			return err_set(err, EINVAL,
@@ -444,8 +452,8 @@ static int open_write(struct q2 *q, bool repair, struct err *err)
 		r = r ? r : q2_pflush(&q->file);
 	}
 	if (r < 0) {
-		return err_set(err, -r, "qcow2 image '%s': clearing autoclear features: %s", q->name,
-			       strerror(-r));
+		return err_set(err, -r, "qcow2 image '%s': clearing autoclear features: %s",
+			       q->name, strerror(-r));
 	}
 	q->lazy = q->opt.lazy_refcounts < 0 ? !!(q->h.compat & QCOW2_COMPAT_LAZY)
 					    : q->opt.lazy_refcounts;
@@ -459,7 +467,8 @@ static int open_write(struct q2 *q, bool repair, struct err *err)
 	}
 	if (q->bad_overlap) {
 		return err_set(err, EIO,
-			       "qcow2 image '%s' is corrupt: its tables overlap; open it read-only, or "
+			       "qcow2 image '%s' is corrupt: its tables overlap; open it "
+			       "read-only, or "
 			       "see nemu-img check",
 			       q->name);
 	}
@@ -498,15 +507,17 @@ int q2_open(const struct q2_config *cfg, struct q2_header *h, struct q2 **out, s
 	}
 	if (q->geo.data_file != (cfg->data != NULL)) {
 		r = err_set(err, EINVAL,
-			    q->geo.data_file ? "qcow2 image '%s': its data file is not open"
-					     : "qcow2 image '%s' has no external data file; leave "
-					       "data-file away",
+			    q->geo.data_file
+				    ? "qcow2 image '%s': its data file is not open"
+				    : "qcow2 image '%s' has no external data file; leave "
+				      "data-file away",
 			    cfg->name);
 		goto free_q;
 	}
 	if ((q->h.incompat & QCOW2_INCOMPAT_CORRUPT) && !q->read_only && !cfg->no_repair) {
 		r = err_set(err, EACCES,
-			    "qcow2 image '%s' is marked corrupt; open it read-only, or repair it with "
+			    "qcow2 image '%s' is marked corrupt; open it read-only, or repair "
+			    "it with "
 			    "nemu-img check -r all",
 			    cfg->name);
 		goto free_q;

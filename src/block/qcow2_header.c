@@ -16,9 +16,9 @@ static const struct {
 	uint8_t type, bit;
 	const char *name;
 } feature_names[] = {
-	{0, 0, "dirty bit"},	       {0, 1, "corrupt bit"},	    {0, 2, "external data file"},
-	{0, 3, "compression type"},    {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
-	{2, 0, "bitmaps"},	       {2, 1, "raw external data"},
+	{0, 0, "dirty bit"},	    {0, 1, "corrupt bit"},	   {0, 2, "external data file"},
+	{0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
+	{2, 0, "bitmaps"},	    {2, 1, "raw external data"},
 };
 
 struct parse {
@@ -150,10 +150,11 @@ static int fields_check(const struct parse *p)
 	int r;
 
 	if (h->crypt_method) {
-		return bad(p, ENOTSUP,
-			   "crypt_method %u: encrypted images are not supported; decrypt it with "
-			   "qemu-img convert",
-			   h->crypt_method);
+		return bad(
+			p, ENOTSUP,
+			"crypt_method %u: encrypted images are not supported; decrypt it with "
+			"qemu-img convert",
+			h->crypt_method);
 	}
 	if (h->refcount_order > QCOW2_MAX_ORDER) {
 		return BAD(p, "refcount_order %u is above 6", h->refcount_order);
@@ -185,8 +186,10 @@ static int fields_check(const struct parse *p)
 		return r;
 	}
 	if (h->l1_size && h->l1_size * UINT64_C(8) > p->file_size - h->l1_offset) {
-		return BAD(p, "the L1 table at l1_table_offset 0x%llx goes past the end of the file",
-			   (unsigned long long)h->l1_offset);
+		return BAD(
+			p,
+			"the L1 table at l1_table_offset 0x%llx goes past the end of the file",
+			(unsigned long long)h->l1_offset);
 	}
 	if (!h->rt_clusters || h->rt_clusters > QCOW2_MAX_REFTABLE >> h->cluster_bits) {
 		return BAD(p, "refcount_table_clusters %u is wrong", h->rt_clusters);
@@ -237,7 +240,8 @@ static int ext_bitmaps(struct parse *p, const uint8_t *data, uint32_t len)
 	}
 	if (be32_get(b.reserved) || !h->nbitmaps || h->nbitmaps > QCOW2_MAX_BITMAPS ||
 	    h->bitmap_dir_size > QCOW2_MAX_BITMAP_DIR) {
-		return BAD(p, "the bitmaps extension is malformed (nb_bitmaps %u, "
+		return BAD(p,
+			   "the bitmaps extension is malformed (nb_bitmaps %u, "
 			   "bitmap_directory_size %llu)",
 			   h->nbitmaps, (unsigned long long)h->bitmap_dir_size);
 	}
@@ -315,7 +319,8 @@ static int exts_read(struct parse *p, uint64_t end)
 			return 0;
 		}
 		if (len > end - pos) {
-			return BAD(p, "header extension 0x%x goes past the end of the header", type);
+			return BAD(p, "header extension 0x%x goes past the end of the header",
+				   type);
 		}
 		r = ext_one(p, type, p->buf + pos, len);
 		if (r) {
@@ -351,7 +356,8 @@ static int backing_read(const struct parse *p)
 	h->backing[size] = 0;
 	if (*h->backing && (h->autoclear & QCOW2_AUTOCLEAR_RAW) &&
 	    (h->incompat & QCOW2_INCOMPAT_DATA_FILE)) {
-		return BAD(p, "backing_file_offset: a raw external data file excludes a backing file");
+		return BAD(p, "backing_file_offset: a raw external data file excludes a "
+			      "backing file");
 	}
 	return 0;
 }
@@ -390,7 +396,8 @@ int q2_header_parse(struct q2_header *h, const uint8_t *buf, size_t len, uint64_
 	if (unknown) {
 		feature_text(&p, (unsigned)__builtin_ctzll(unknown), text, sizeof(text));
 		return bad(&p, ENOTSUP,
-			   "it needs the incompatible feature %s, which is not supported", text);
+			   "it needs the incompatible feature %s, which is not supported",
+			   text);
 	}
 	return r ? r : fields_check(&p);
 }

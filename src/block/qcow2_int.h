@@ -76,10 +76,10 @@ size_t q2_header_fields(const struct q2_header *h, uint8_t buf[QCOW2_HEADER_V3])
 /* --- geometry: what follows from the header and never changes --- */
 
 struct q2_geo {
-	unsigned cluster_bits, l2_bits;	  /* entries of an L2 table: 1 << l2_bits */
-	unsigned entry_bits;		  /* 3, or 4 with extended entries */
-	unsigned slice_bits;		  /* bytes of a slice */
-	unsigned sub_bits;		  /* bytes of a subcluster, or of a cluster */
+	unsigned cluster_bits, l2_bits; /* entries of an L2 table: 1 << l2_bits */
+	unsigned entry_bits;		/* 3, or 4 with extended entries */
+	unsigned slice_bits;		/* bytes of a slice */
+	unsigned sub_bits;		/* bytes of a subcluster, or of a cluster */
 	unsigned refcount_order;
 	uint64_t cluster_size;
 	unsigned version;
@@ -90,15 +90,15 @@ void q2_geo_init(struct q2_geo *g, const struct q2_header *h);
 /* --- caches --- */
 
 struct q2_slot {
-	_Atomic uint32_t seq;	  /* odd while the slot changes its key or an entry of two words */
-	_Atomic uint64_t key;	  /* file offset of the slice; 0: empty */
-	_Atomic uint32_t used;	  /* tick of the last use; a hint, any thread */
+	_Atomic uint32_t seq;  /* odd while the slot changes its key or an entry of two words */
+	_Atomic uint64_t key;  /* file offset of the slice; 0: empty */
+	_Atomic uint32_t used; /* tick of the last use; a hint, any thread */
 	bool dirty;
-	uint64_t lo, hi;	  /* host offsets in it are within (L2) */
+	uint64_t lo, hi; /* host offsets in it are within (L2) */
 };
 struct q2_cache {
 	struct q2_slot *slot;
-	_Atomic uint64_t *data;	  /* nslots slices, as they are on disk */
+	_Atomic uint64_t *data; /* nslots slices, as they are on disk */
 	unsigned nsets, nslots;
 	unsigned slice_bits;
 	_Atomic uint32_t tick;
@@ -125,18 +125,19 @@ void q2_cache_clean(struct q2_cache *c, uint32_t since); /* slots not used since
 /* --- which clusters are metadata --- */
 
 enum { /* the bits of overlap-check */
-	Q2_OL_HEADER = 1,
-	Q2_OL_L1 = 2,
-	Q2_OL_L2 = 4,
-	Q2_OL_REFTABLE = 8,
-	Q2_OL_REFBLOCK = 16,
-	Q2_OL_SNAPTABLE = 32,
-	Q2_OL_INACTIVE_L1 = 64,
-	Q2_OL_INACTIVE_L2 = 128,
-	Q2_OL_BITMAPS = 256,
-	Q2_OL_CONSTANT = Q2_OL_HEADER | Q2_OL_L1 | Q2_OL_REFTABLE | Q2_OL_SNAPTABLE | Q2_OL_BITMAPS,
-	Q2_OL_CACHED = Q2_OL_CONSTANT | Q2_OL_L2 | Q2_OL_REFBLOCK | Q2_OL_INACTIVE_L1,
-	Q2_OL_ALL = 0x1ff,
+       Q2_OL_HEADER = 1,
+       Q2_OL_L1 = 2,
+       Q2_OL_L2 = 4,
+       Q2_OL_REFTABLE = 8,
+       Q2_OL_REFBLOCK = 16,
+       Q2_OL_SNAPTABLE = 32,
+       Q2_OL_INACTIVE_L1 = 64,
+       Q2_OL_INACTIVE_L2 = 128,
+       Q2_OL_BITMAPS = 256,
+       Q2_OL_CONSTANT =
+	       Q2_OL_HEADER | Q2_OL_L1 | Q2_OL_REFTABLE | Q2_OL_SNAPTABLE | Q2_OL_BITMAPS,
+       Q2_OL_CACHED = Q2_OL_CONSTANT | Q2_OL_L2 | Q2_OL_REFBLOCK | Q2_OL_INACTIVE_L1,
+       Q2_OL_ALL = 0x1ff,
 };
 struct q2_set {
 	uint64_t *key; /* cluster number + 1, kind in the upper 8 bits; 0 free, 1 deleted */
@@ -182,7 +183,8 @@ struct q2_reader {
 };
 struct q2_grace {
 	_Atomic unsigned phase;
-	pthread_mutex_t lock; /* of the list, for opening and closing channels and the worker's look */
+	pthread_mutex_t
+		lock; /* of the list, for opening and closing channels and the worker's look */
 	struct q2_reader *readers;
 	bool saw_idle[2]; /* since the grace period began */
 };
@@ -203,7 +205,8 @@ static inline void q2_reader_leave(struct q2_reader *r, unsigned p)
 	atomic_fetch_sub_explicit(&r->count[p], 1, memory_order_release);
 }
 void q2_grace_begin(struct q2_grace *g);
-bool q2_grace_over(struct q2_grace *g); /* every request from before q2_grace_begin() has ended */
+bool q2_grace_over(
+	struct q2_grace *g); /* every request from before q2_grace_begin() has ended */
 
 struct q2_file { /* a child, and how far it reaches */
 	struct blk_io *io;
@@ -251,7 +254,7 @@ struct q2 {
 	unsigned nsnap;
 	uint64_t snap_bytes; /* of the snapshot table */
 	uint8_t *cluster_buf, *comp_buf;
-	void *zctx; /* qcow2_compress.c */
+	void *zctx;	      /* qcow2_compress.c */
 	uint64_t comp_cached; /* guest cluster + 1 that cluster_buf holds */
 	uint32_t clean_tick;
 };
@@ -266,18 +269,18 @@ struct q2_config {
 };
 void q2_options_default(struct q2_options *o);
 /* Reads the header of an image; the caller then opens the children that it names. */
-int q2_header_read(struct blk_io *file, uint64_t file_size, const char *name, struct q2_header *h,
-		   struct err *err);
+int q2_header_read(struct blk_io *file, uint64_t file_size, const char *name,
+		   struct q2_header *h, struct err *err);
 /* Takes over *h (zeroed). A dirty image is repaired if writable, unknown autoclear bits are cleared. */
 int q2_open(const struct q2_config *cfg, struct q2_header *h, struct q2 **out, struct err *err);
-int q2_close(struct q2 *q); /* metadata on disk, frees q even if that fails */
+int q2_close(struct q2 *q);    /* metadata on disk, frees q even if that fails */
 void q2_abandon(struct q2 *q); /* frees q, writes nothing */
 int q2_flush(struct q2 *q);
 /* Everything dirty in the right order; sync: until it is on stable storage. */
 int q2_commit(struct q2 *q, bool sync);
 int q2_refcounts_out(struct q2 *q); /* refcount blocks and table, not flushed behind */
 int q2_first_write(struct q2 *q);
-int q2_header_update(struct q2 *q); /* fixed fields, not flushed */
+int q2_header_update(struct q2 *q);  /* fixed fields, not flushed */
 int q2_header_rewrite(struct q2 *q); /* all of the first cluster, flushed */
 int q2_set_backing(struct q2 *q, const char *file, const char *fmt, struct err *err);
 /* Logs once, marks the image corrupt if it is writable; -EIO. */
@@ -291,7 +294,7 @@ int q2_pflush(struct q2_file *f);
 /* To and from a cursor, which advances. What lies past the end of the file is zeros. */
 int q2_pread_iov(struct q2_file *f, uint64_t off, uint64_t len, struct iov_cur *to);
 #define Q2_MAX_IOV 1024 /* entries that one request of ours has */
-struct q2_async { /* a write on its way */
+struct q2_async {	/* a write on its way */
 	struct blk_req req;
 	bool done;
 	int result;
@@ -312,7 +315,8 @@ int q2_alloc_meta(struct q2 *q, uint64_t bytes, unsigned kind, uint64_t *off);
 int q2_alloc_bytes(struct q2 *q, unsigned bytes, uint64_t *off);
 /* The reference goes once the change that dropped it is on disk and no request uses it any more. */
 int q2_free_later(struct q2 *q, uint64_t off, uint64_t len, enum q2_reason why);
-int q2_free_meta(struct q2 *q, uint64_t off, uint64_t bytes); /* the same, and no metadata now */
+int q2_free_meta(struct q2 *q, uint64_t off,
+		 uint64_t bytes);    /* the same, and no metadata now */
 void q2_frees_durable(struct q2 *q); /* the L2 and L1 changes up to now are on disk */
 int q2_frees_apply(struct q2 *q);
 int q2_rc_writeback(struct q2 *q);
@@ -328,13 +332,15 @@ struct q2_ent {
 };
 struct q2_ext_info { /* what holds for `len` bytes from a guest offset */
 	enum q2_type type;
-	uint64_t host; /* file offset of the byte at the guest offset; of the entry if compressed */
+	uint64_t
+		host; /* file offset of the byte at the guest offset; of the entry if compressed */
 	uint64_t len;
 	uint64_t entry; /* compressed: the entry */
 	bool copied;
 };
 enum q2_type q2_ent_type(const struct q2_geo *g, struct q2_ent ent, unsigned sub);
-uint64_t q2_comp_range(const struct q2_geo *g, uint64_t entry, uint64_t *len); /* its file offset */
+uint64_t q2_comp_range(const struct q2_geo *g, uint64_t entry,
+		       uint64_t *len); /* its file offset */
 /* Wait-free, any thread. 0, or -EAGAIN: not in the cache, or nothing that a channel can do. Subclusters
  * and clusters that follow each other in the file come as one. */
 int q2_peek(struct q2 *q, uint64_t off, uint64_t len, struct q2_ext_info *out);
@@ -388,13 +394,16 @@ size_t q2_deflate(unsigned type, const uint8_t *in, size_t len, uint8_t *out, si
 /* snapshots; no request is in flight */
 int q2_snap_load(struct q2 *q, struct err *err);
 void q2_snap_fini(struct q2 *q);
-int q2_snap_create(struct q2 *q, const struct q2_snap *s, struct err *err); /* id, name, times */
+int q2_snap_create(struct q2 *q, const struct q2_snap *s,
+		   struct err *err); /* id, name, times */
 int q2_snap_apply(struct q2 *q, const char *id_or_name, struct err *err);
 int q2_snap_delete(struct q2 *q, const char *id_or_name, struct err *err);
-int q2_snap_l1(struct q2 *q, const struct q2_snap *s, uint64_t **out); /* host order; caller frees */
+int q2_snap_l1(struct q2 *q, const struct q2_snap *s,
+	       uint64_t **out); /* host order; caller frees */
 
 /* bitmaps */
-int q2_bitmaps_load(struct q2 *q); /* checks the directory; drops the extension's bit if it is bad */
+int q2_bitmaps_load(
+	struct q2 *q); /* checks the directory; drops the extension's bit if it is bad */
 int q2_bitmaps_use(struct q2 *q, bool all); /* marks those that changes concern as in use */
 /* calls fn for each range of the file that bitmaps occupy */
 typedef int q2_range_fn(void *opaque, uint64_t off, uint64_t len, const char *what);
@@ -419,8 +428,8 @@ struct q2_create {
 };
 int q2_create_check(const struct q2_create *c, struct err *err);
 /* On an empty file. data: the external data file, or NULL. */
-int q2_create(const struct q2_create *c, struct blk_io *file, bool file_grows, struct blk_io *data,
-	      const char *name, struct err *err);
+int q2_create(const struct q2_create *c, struct blk_io *file, bool file_grows,
+	      struct blk_io *data, const char *name, struct err *err);
 /* Bytes of the file for `data` bytes of guest clusters in use. */
 uint64_t q2_measure(const struct q2_create *c, uint64_t data);
 

@@ -64,12 +64,17 @@ static void async_done(struct blk_req *req, int result)
 	a->done = true;
 }
 
-static void start(struct q2_file *f, struct q2_async *a, enum blk_op op, uint64_t off, uint64_t len,
-		  const struct iovec *iov, unsigned niov)
+static void start(struct q2_file *f, struct q2_async *a, enum blk_op op, uint64_t off,
+		  uint64_t len, const struct iovec *iov, unsigned niov)
 {
 	*a = (struct q2_async){
-		.req = {.op = op, .off = off, .len = len, .iov = iov, .niov = niov,
-			.done = async_done, .opaque = a},
+		.req = {.op = op,
+			.off = off,
+			.len = len,
+			.iov = iov,
+			.niov = niov,
+			.done = async_done,
+			.opaque = a},
 	};
 	blk_io_own(f->io);
 	blk_submit(blk_io_chan(f->io), &a->req);
@@ -112,7 +117,8 @@ int q2_pread_iov(struct q2_file *f, uint64_t off, uint64_t len, struct iov_cur *
 			size_t m = (size_t)MIN(cur.iov->iov_len - cur.off, n - part);
 
 			if (m) {
-				iov[cnt++] = (struct iovec){(char *)cur.iov->iov_base + cur.off, m};
+				iov[cnt++] =
+					(struct iovec){(char *)cur.iov->iov_base + cur.off, m};
 			}
 			part += m;
 			cur.off += m;

@@ -201,7 +201,8 @@ static void scan(struct q2 *q, struct q2_slot *s, uint64_t off, uint64_t len,
 		}
 		type = q2_ent_type(g, ent, g->extl2 ? sub : 0);
 		host = (ent.e & QCOW2_OFFSET) + (pos & mask);
-		if (g->data_file && (type == Q2_NORMAL || type == Q2_ZERO_ALLOC) && host != pos) {
+		if (g->data_file && (type == Q2_NORMAL || type == Q2_ZERO_ALLOC) &&
+		    host != pos) {
 			type = Q2_BAD;
 		}
 		if (type == Q2_COMP) {

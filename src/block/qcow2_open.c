@@ -20,9 +20,15 @@ struct options {
 static const char *const switch_names[] = {"off", "on", NULL};
 static const char *const overlap_names[] = {"none", "constant", "cached", "all", NULL};
 
-#define ROW(k, t, f) {.key = k, .type = t, .offset = offsetof(struct options, f), .max = INT64_MAX}
+#define ROW(k, t, f)                                                                           \
+	{                                                                                      \
+		.key = k, .type = t, .offset = offsetof(struct options, f), .max = INT64_MAX   \
+	}
 #define SWITCH(k, f)                                                                           \
-	{.key = k, .type = OPT_ENUM, .offset = offsetof(struct options, f), .names = switch_names}
+	{                                                                                      \
+		.key = k, .type = OPT_ENUM, .offset = offsetof(struct options, f),             \
+		.names = switch_names                                                          \
+	}
 
 static const struct opt_desc rows[] = {
 	ROW("cache-size", OPT_SIZE, cache_size),
@@ -49,12 +55,17 @@ static const struct opt_desc rows[] = {
 	{.key = NULL},
 };
 
-static int options_read(struct blk_node *n, struct opts *o, struct q2_options *q, bool *no_repair,
-			struct err *err)
+static int options_read(struct blk_node *n, struct opts *o, struct q2_options *q,
+			bool *no_repair, struct err *err)
 {
 	static const unsigned templates[] = {0, Q2_OL_CONSTANT, Q2_OL_CACHED, Q2_OL_ALL};
-	struct options v = {.clean_interval = 600, .lazy_refcounts = -1, .request = -1,
-			    .snapshot = -1, .other = -1, .overlap = -1, .template = -1};
+	struct options v = {.clean_interval = 600,
+			    .lazy_refcounts = -1,
+			    .request = -1,
+			    .snapshot = -1,
+			    .other = -1,
+			    .overlap = -1,
+			    .template = -1};
 	int r;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(v.kind); i++) {
@@ -65,9 +76,10 @@ static int options_read(struct blk_node *n, struct opts *o, struct q2_options *q
 		return r;
 	}
 	if (v.overlap >= 0 && v.template >= 0 && v.overlap != v.template) {
-		return err_set(err, EINVAL,
-			       "%s: overlap-check and overlap-check.template disagree; keep one",
-			       o->what);
+		return err_set(
+			err, EINVAL,
+			"%s: overlap-check and overlap-check.template disagree; keep one",
+			o->what);
 	}
 	if (v.clean_interval > UINT32_MAX) {
 		return err_set(err, EINVAL, "%s: cache-clean-interval is too long", o->what);
@@ -151,8 +163,10 @@ static int backing_opts(struct blk_node *n, struct opts *o, const struct q2_head
 	if (!has_below(o, "backing", "driver") && strncmp(h->backing, "json:", 5)) {
 		if (!*h->backing_fmt) {
 			return err_set(err, EINVAL,
-				       "qcow2 image '%s' does not say which format its backing file has; "
-				       "add backing.driver=, or write it down with nemu-img rebase -u -F",
+				       "qcow2 image '%s' does not say which format its backing "
+				       "file has; "
+				       "add backing.driver=, or write it down with nemu-img "
+				       "rebase -u -F",
 				       blk_filename(n));
 		}
 		r = add_below(o, "backing", "driver", h->backing_fmt, err);
@@ -166,7 +180,8 @@ static int backing_opts(struct blk_node *n, struct opts *o, const struct q2_head
 	return r;
 }
 
-static int data_opts(struct blk_node *n, struct opts *o, const struct q2_header *h, struct err *err)
+static int data_opts(struct blk_node *n, struct opts *o, const struct q2_header *h,
+		     struct err *err)
 {
 	char *name;
 	int r;
@@ -177,7 +192,8 @@ static int data_opts(struct blk_node *n, struct opts *o, const struct q2_header 
 	}
 	if (!*h->data_file) {
 		return err_set(err, EINVAL,
-			       "qcow2 image '%s' does not name its external data file; add data-file.driver="
+			       "qcow2 image '%s' does not name its external data file; add "
+			       "data-file.driver="
 			       "file,data-file.filename=",
 			       blk_filename(n));
 	}
@@ -185,7 +201,8 @@ static int data_opts(struct blk_node *n, struct opts *o, const struct q2_header 
 	if (!name) {
 		return err_set(err, ENOMEM, "qcow2 image '%s': out of memory", blk_filename(n));
 	}
-	r = add_below(o, "data-file", "driver", blk_is_device(name) ? "host_device" : "file", err);
+	r = add_below(o, "data-file", "driver", blk_is_device(name) ? "host_device" : "file",
+		      err);
 	r = r ? r : add_below(o, "data-file", "filename", name, err);
 	free(name);
 	return r;

@@ -23,8 +23,9 @@
 #define DELETED	   UINT64_C(1)
 
 static const char *const kind_names[] = {
-	"main header",	  "active L1 table", "active L2 table",	  "refcount table",	 "refcount block",
-	"snapshot table", "inactive L1 table", "inactive L2 table", "bitmap directory",
+	"main header",	     "active L1 table",	  "active L2 table",
+	"refcount table",    "refcount block",	  "snapshot table",
+	"inactive L1 table", "inactive L2 table", "bitmap directory",
 };
 
 const char *q2_kind_name(unsigned kind)

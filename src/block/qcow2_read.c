@@ -31,8 +31,9 @@ int q2_read_comp(struct q2 *q, uint64_t guest, uint64_t entry, const uint8_t **c
 	}
 	q->comp_cached = 0;
 	if (off >= q->file.size) {
-		return q2_corrupt(q, "the compressed cluster of guest offset 0x%llx is at 0x%llx, "
-				     "outside of the file",
+		return q2_corrupt(q,
+				  "the compressed cluster of guest offset 0x%llx is at 0x%llx, "
+				  "outside of the file",
 				  (unsigned long long)guest, (unsigned long long)off);
 	}
 	r = q2_pread(&q->file, off, q->comp_buf, len);
@@ -62,12 +63,14 @@ int q2_read(struct q2 *q, uint64_t off, uint64_t len, struct iov_cur *to)
 			iov_cur_zero(to, x.len);
 			break;
 		case Q2_NORMAL:
-			r = q2_pread_iov(q->geo.data_file ? &q->data : &q->file, x.host, x.len, to);
+			r = q2_pread_iov(q->geo.data_file ? &q->data : &q->file, x.host, x.len,
+					 to);
 			break;
 		case Q2_COMP:
 			r = q2_read_comp(q, off, x.entry, &plain);
 			if (!r) {
-				iov_cur_write(to, plain + (off & (q->geo.cluster_size - 1)), x.len);
+				iov_cur_write(to, plain + (off & (q->geo.cluster_size - 1)),
+					      x.len);
 			}
 			break;
 		case Q2_BAD:

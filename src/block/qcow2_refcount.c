@@ -133,7 +133,8 @@ static int rc_slot(struct q2 *q, uint64_t cluster, struct q2_slot **slot, uint64
 				  (unsigned long long)idx, (unsigned long long)block);
 	}
 	in = cluster & ((UINT64_C(1) << rb_bits(q)) - 1);
-	key = block + align_down(in << q->geo.refcount_order >> 3, UINT64_C(1) << q->rc.slice_bits);
+	key = block +
+	      align_down(in << q->geo.refcount_order >> 3, UINT64_C(1) << q->rc.slice_bits);
 	*index = in & ((UINT64_C(1) << (q->rc.slice_bits + 3 - q->geo.refcount_order)) - 1);
 	s = q2_cache_find(&q->rc, key);
 	if (!s) {
@@ -238,7 +239,8 @@ static int take_meta(struct q2 *q, uint64_t cluster, unsigned kind)
 			struct q2_ent ent = q2_ent_get(q, s, e);
 
 			if (!(ent.e & QCOW2_COMPRESSED) && (ent.e & QCOW2_OFFSET) == off) {
-				return q2_corrupt(q, "cluster 0x%llx is in use and has refcount 0",
+				return q2_corrupt(q,
+						  "cluster 0x%llx is in use and has refcount 0",
 						  (unsigned long long)off);
 			}
 		}
@@ -362,7 +364,8 @@ static int grow_place(struct q2 *q, uint64_t tc, uint64_t *at, uint64_t *k)
 			return r;
 		}
 		need = 0;
-		for (uint64_t i = *at >> rb_bits(q); i <= (*at + tc + *k - 1) >> rb_bits(q); i++) {
+		for (uint64_t i = *at >> rb_bits(q); i <= (*at + tc + *k - 1) >> rb_bits(q);
+		     i++) {
 			need += missing(q, i);
 		}
 		if (need <= *k) {
@@ -428,7 +431,8 @@ int q2_rt_grow(struct q2 *q, uint64_t entries)
 {
 	unsigned per = q->geo.cluster_bits - 3;
 	uint64_t want = MAX(entries, q->rt_size + (uint64_t)q->rt_size / 2), at, k, tc;
-	uint64_t old_off = q->h.rt_offset, old_len = (uint64_t)q->h.rt_clusters << q->geo.cluster_bits;
+	uint64_t old_off = q->h.rt_offset,
+		 old_len = (uint64_t)q->h.rt_clusters << q->geo.cluster_bits;
 	struct q2_header old = q->h;
 	uint64_t *table;
 	int r;
@@ -646,11 +650,13 @@ int q2_free_later(struct q2 *q, uint64_t off, uint64_t len, enum q2_reason why)
 	}
 	if (q->nfree == q->free_cap) {
 		unsigned cap = q->free_cap ? q->free_cap * 2 : 64;
-		struct q2_free *p = cap <= MAX_FREES ? realloc(q->frees, cap * sizeof(*p)) : NULL;
+		struct q2_free *p =
+			cap <= MAX_FREES ? realloc(q->frees, cap * sizeof(*p)) : NULL;
 
 		if (!p) {
 			/* nothing is lost but room, which a check gives back */
-			log_guest(q->name, "qcow2: clusters are leaked: too many wait to be freed");
+			log_guest(q->name,
+				  "qcow2: clusters are leaked: too many wait to be freed");
 			return 0;
 		}
 		q->frees = p;

@@ -144,23 +144,26 @@ int q2_resize(struct q2 *q, uint64_t size, unsigned prealloc, struct err *err)
 
 	if (n > QCOW2_MAX_L1 / 8 || size > INT64_MAX - q->geo.cluster_size) {
 		return err_set(err, EFBIG,
-			       "qcow2 image '%s': %llu bytes are too large for its cluster size; use a "
+			       "qcow2 image '%s': %llu bytes are too large for its cluster "
+			       "size; use a "
 			       "larger cluster_size",
 			       q->name, (unsigned long long)size);
 	}
 	if (size % 512) {
-		return err_set(err, EINVAL, "qcow2 image '%s': the size must be a multiple of 512",
-			       q->name);
+		return err_set(err, EINVAL,
+			       "qcow2 image '%s': the size must be a multiple of 512", q->name);
 	}
 	if (q->nsnap && q->h.version < 3 && size != old) {
-		return err_set(err, ENOTSUP,
-			       "qcow2 image '%s' has version 2 and snapshots: it cannot be resized",
-			       q->name);
+		return err_set(
+			err, ENOTSUP,
+			"qcow2 image '%s' has version 2 and snapshots: it cannot be resized",
+			q->name);
 	}
 	if (size < old && prealloc != BLK_PREALLOC_OFF) {
-		return err_set(err, EINVAL,
-			       "qcow2 image '%s': preallocation is for growing, not for shrinking",
-			       q->name);
+		return err_set(
+			err, EINVAL,
+			"qcow2 image '%s': preallocation is for growing, not for shrinking",
+			q->name);
 	}
 	r = q2_first_write(q);
 	r = r || size == old ? r : q2_bitmaps_use(q, true);
@@ -260,5 +263,7 @@ int q2_prealloc(struct q2 *q, uint64_t from, uint64_t to, unsigned mode, struct 
 		r = q2_pwrite(&q->file, end - sizeof(zeros), zeros, sizeof(zeros));
 	}
 	r = r ? r : q2_commit(q, true);
-	return r ? err_set(err, -r, "qcow2 image '%s': preallocation: %s", q->name, strerror(-r)) : 0;
+	return r ? err_set(err, -r, "qcow2 image '%s': preallocation: %s", q->name,
+			   strerror(-r))
+		 : 0;
 }

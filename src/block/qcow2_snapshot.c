@@ -79,8 +79,8 @@ static int entry_read(struct q2 *q, uint64_t *pos, struct q2_snap *s)
 		.date_sec = be32_get(e.date_sec),
 		.date_nsec = be32_get(e.date_nsec),
 		.vm_clock_nsec = be64_get(e.vm_clock_nsec),
-		.vm_state_size = extra >= 8 ? be64_get(x.vm_state_size)
-					    : be32_get(e.vm_state_size),
+		.vm_state_size =
+			extra >= 8 ? be64_get(x.vm_state_size) : be32_get(e.vm_state_size),
 		.disk_size = known >= 16 ? be64_get(x.disk_size) : q->h.size,
 		.icount = known >= 24 ? be64_get(x.icount) : UINT64_MAX,
 		.extra_len = extra - known,
@@ -118,7 +118,8 @@ int q2_snap_load(struct q2 *q, struct err *err)
 		}
 		if (r < 0) {
 			return err_set(err, -r,
-				       "qcow2 image '%s': entry %u of the snapshot table (snapshots_offset "
+				       "qcow2 image '%s': entry %u of the snapshot table "
+				       "(snapshots_offset "
 				       "0x%llx): %s",
 				       q->name, i, (unsigned long long)q->h.snap_offset,
 				       r == -EINVAL ? "it is malformed" : strerror(-r));
@@ -145,10 +146,10 @@ static void entry_put(uint8_t *p, const struct q2_snap *s)
 		.date_sec = be32_of(s->date_sec),
 		.date_nsec = be32_of(s->date_nsec),
 		.vm_clock_nsec = be64_of(s->vm_clock_nsec),
-		.vm_state_size = be32_of(s->vm_state_size <= UINT32_MAX ? (uint32_t)s->vm_state_size
-									: 0),
-		.extra_data_size = be32_of((uint32_t)sizeof(struct qcow2_snapshot_extra) +
-					   s->extra_len),
+		.vm_state_size = be32_of(
+			s->vm_state_size <= UINT32_MAX ? (uint32_t)s->vm_state_size : 0),
+		.extra_data_size =
+			be32_of((uint32_t)sizeof(struct qcow2_snapshot_extra) + s->extra_len),
 	};
 	struct qcow2_snapshot_extra x = {be64_of(s->vm_state_size), be64_of(s->disk_size),
 					 be64_of(s->icount)};
@@ -445,13 +446,16 @@ static int failed(struct q2 *q, int r, const char *what, const char *name, struc
 		return 0;
 	}
 	r = r ? r : e;
-	return err_set(err, -r, "qcow2 image '%s': snapshot '%s' cannot be %s: %s", q->name, name, what,
-		       r == -ERANGE ? "a refcount would not fit in refcount_bits" : strerror(-r));
+	return err_set(err, -r, "qcow2 image '%s': snapshot '%s' cannot be %s: %s", q->name,
+		       name, what,
+		       r == -ERANGE ? "a refcount would not fit in refcount_bits"
+				    : strerror(-r));
 }
 
 static int create(struct q2 *q, struct q2_snap *s)
 {
-	uint64_t *l1 = calloc(MAX(q->l1_size, 1), sizeof(*l1)), bytes = q->l1_size * UINT64_C(8);
+	uint64_t *l1 = calloc(MAX(q->l1_size, 1), sizeof(*l1)),
+		 bytes = q->l1_size * UINT64_C(8);
 	struct q2_snap *all = realloc(q->snap, (q->nsnap + 1) * sizeof(*all));
 	int r = l1 && all ? 0 : -ENOMEM;
 
@@ -496,12 +500,14 @@ int q2_snap_create(struct q2 *q, const struct q2_snap *from, struct err *err)
 	int r;
 
 	if (q->geo.data_file) {
-		return err_set(err, ENOTSUP,
-			       "qcow2 image '%s' has an external data file: it has no snapshots",
-			       q->name);
+		return err_set(
+			err, ENOTSUP,
+			"qcow2 image '%s' has an external data file: it has no snapshots",
+			q->name);
 	}
 	if (q->nsnap >= QCOW2_MAX_SNAPSHOTS || strlen(from->name) > UINT16_MAX) {
-		return err_set(err, EFBIG, "qcow2 image '%s': too many snapshots, or a name too long",
+		return err_set(err, EFBIG,
+			       "qcow2 image '%s': too many snapshots, or a name too long",
 			       q->name);
 	}
 	for (unsigned i = 0; i < q->nsnap; i++) {
@@ -626,12 +632,15 @@ int q2_snap_delete(struct q2 *q, const char *id_or_name, struct err *err)
 		memmove(s, s + 1, (q->nsnap - at - 1) * sizeof(*s));
 		r = table_write(q, q->snap, q->nsnap - 1);
 		if (r < 0) {
-			memmove(q->snap + at + 1, q->snap + at, (q->nsnap - at - 1) * sizeof(*s));
+			memmove(q->snap + at + 1, q->snap + at,
+				(q->nsnap - at - 1) * sizeof(*s));
 			q->snap[at] = gone;
 		} else {
 			q->nsnap--;
 			r = tree_down(q, l1, gone.l1_size);
-			r = r ? r : q2_free_meta(q, gone.l1_offset, MAX(gone.l1_size * UINT64_C(8), 8));
+			r = r ? r
+			      : q2_free_meta(q, gone.l1_offset,
+					     MAX(gone.l1_size * UINT64_C(8), 8));
 			r = r ? r : flags_set(q, false);
 			snap_free(&gone);
 		}
@@ -652,8 +661,8 @@ int q2_snap_show(struct q2 *q, const char *id_or_name, struct err *err)
 			       id_or_name);
 	}
 	if (!q->read_only) {
-		return err_set(err, EINVAL, "qcow2 image '%s': a snapshot is only shown read-only",
-			       q->name);
+		return err_set(err, EINVAL,
+			       "qcow2 image '%s': a snapshot is only shown read-only", q->name);
 	}
 	r = q2_snap_l1(q, s, &l1);
 	if (r) {

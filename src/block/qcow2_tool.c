@@ -216,7 +216,8 @@ int q2_node_specific_info(struct blk_node *n, json_t **out, struct err *err)
 	int r;
 
 	json_object_set_new(d, "compat", json_string(h->version < 3 ? "0.10" : "1.1"));
-	json_object_set_new(d, "compression-type", json_string(h->compression ? "zstd" : "zlib"));
+	json_object_set_new(d, "compression-type",
+			    json_string(h->compression ? "zstd" : "zlib"));
 	if (h->version >= 3) {
 		json_object_set_new(d, "lazy-refcounts",
 				    json_boolean(h->compat & QCOW2_COMPAT_LAZY));
@@ -324,7 +325,10 @@ int q2_node_write_compressed(struct blk_node *n, uint64_t off, const void *data,
 static const char *const prealloc_names[] = {"off", "metadata", "falloc", "full", NULL};
 static const char *const compression_names[] = {"zlib", "zstd", NULL};
 
-#define ROW(k, t, f, d) {.key = k, .type = t, .offset = offsetof(struct q2_create, f), .def = d}
+#define ROW(k, t, f, d)                                                                        \
+	{                                                                                      \
+		.key = k, .type = t, .offset = offsetof(struct q2_create, f), .def = d         \
+	}
 static const struct opt_desc create_rows[] = {
 	{"size", OPT_SIZE, offsetof(struct q2_create, size), .max = INT64_MAX},
 	ROW("compat", OPT_STR, compat, NULL),
@@ -345,7 +349,8 @@ static const struct opt_desc create_rows[] = {
 
 static int create_read(struct opts *o, struct q2_create *c, struct err *err)
 {
-	static const char *const refused[] = {"encryption", "encrypt.format", "encrypt.key-secret"};
+	static const char *const refused[] = {"encryption", "encrypt.format",
+					      "encrypt.key-secret"};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(refused); i++) {
 		const char *v = opts_get(o, refused[i]);
@@ -393,7 +398,8 @@ static int data_open(struct blk_graph *g, struct blk_node *file, const struct q2
 			       BLK_PERM_CONSISTENT_READ, NULL, NULL, user, err);
 		if (!r && (*out)->info.resizable) {
 			r = blk_truncate(*out, c->size,
-					 p == BLK_PREALLOC_METADATA ? BLK_PREALLOC_OFF : p, err);
+					 p == BLK_PREALLOC_METADATA ? BLK_PREALLOC_OFF : p,
+					 err);
 		}
 	}
 	opts_fini(&o);
@@ -436,7 +442,8 @@ int q2_node_create(struct blk_graph *g, struct blk_node *file, struct opts *o, s
 	return r;
 }
 
-static int content_count(struct blk_node *content, uint64_t cluster, uint64_t *data, struct err *err)
+static int content_count(struct blk_node *content, uint64_t cluster, uint64_t *data,
+			 struct err *err)
 {
 	struct blk_io *io;
 	uint64_t size = blk_size(content), off = 0;
@@ -461,8 +468,8 @@ static int content_count(struct blk_node *content, uint64_t cluster, uint64_t *d
 		}
 	}
 	blk_io_close(io);
-	return r ? err_set(err, -r, "'%s': which parts of it hold data: %s", blk_filename(content),
-			   strerror(-r))
+	return r ? err_set(err, -r, "'%s': which parts of it hold data: %s",
+			   blk_filename(content), strerror(-r))
 		 : 0;
 }
 

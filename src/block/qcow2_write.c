@@ -20,9 +20,9 @@
 
 struct piece {
 	struct q2_write *w;
-	uint64_t off, len;   /* guest: what it writes, copied parts included */
-	uint64_t host;	     /* of off */
-	unsigned clusters;   /* to be linked; 0: in place */
+	uint64_t off, len;     /* guest: what it writes, copied parts included */
+	uint64_t host;	       /* of off */
+	unsigned clusters;     /* to be linked; 0: in place */
 	bool allocated, whole; /* whole: every subcluster is there afterwards */
 	struct iovec *iov;
 	uint8_t *head, *tail;
@@ -52,8 +52,8 @@ static uint64_t sub_mask(const struct q2 *q, uint64_t off, uint64_t end)
 static int link_one(struct q2 *q, const struct piece *p, uint64_t guest, uint64_t host)
 {
 	uint64_t cluster = align_down(guest, q->geo.cluster_size);
-	uint64_t from = MAX(cluster, p->off), to = MIN(cluster + q->geo.cluster_size,
-						       p->off + p->len);
+	uint64_t from = MAX(cluster, p->off),
+		 to = MIN(cluster + q->geo.cluster_size, p->off + p->len);
 	struct q2_ent old, ent;
 	struct q2_slot *s;
 	unsigned index;
@@ -140,14 +140,16 @@ static int piece_around(struct q2 *q, struct piece *p, uint64_t off, uint64_t le
 		p->tail = calloc(1, tail);
 		r = p->tail ? 0 : -ENOMEM;
 		if (!r && !zeros && off + len < q->h.size) {
-			r = q2_read_buf(q, off + len, p->tail, MIN(tail, q->h.size - off - len));
+			r = q2_read_buf(q, off + len, p->tail,
+					MIN(tail, q->h.size - off - len));
 		}
 	}
 	return r;
 }
 
 /* len bytes of data, behind `head` copied ones. */
-static int piece_start(struct q2 *q, struct piece *p, struct iov_cur *from, size_t len, size_t head)
+static int piece_start(struct q2 *q, struct piece *p, struct iov_cur *from, size_t len,
+		       size_t head)
 {
 	size_t cnt = from->cnt, n = 0;
 	int got;
@@ -367,8 +369,7 @@ int q2_write_packed(struct q2 *q, uint64_t off, const uint8_t *packed, size_t si
 	}
 	old = q2_ent_get(q, s, index);
 	sectors = ((host + size - 1) >> 9) - (host >> 9);
-	q2_ent_set(q, s, index,
-		   (struct q2_ent){host | QCOW2_COMPRESSED | sectors << shift, 0});
+	q2_ent_set(q, s, index, (struct q2_ent){host | QCOW2_COMPRESSED | sectors << shift, 0});
 	return q2_ent_free(q, old, Q2_FREE_OTHER);
 }
 

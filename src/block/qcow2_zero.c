@@ -68,7 +68,8 @@ static int entry_replace(struct q2 *q, struct q2_slot *s, unsigned index, struct
 	return drop ? q2_ent_free(q, old, why) : 0;
 }
 
-static int zero_cluster(struct q2 *q, struct q2_slot *s, unsigned index, uint64_t off, bool unmap)
+static int zero_cluster(struct q2 *q, struct q2_slot *s, unsigned index, uint64_t off,
+			bool unmap)
 {
 	struct q2_ent old = q2_ent_get(q, s, index), ent = {0};
 	bool host = !(old.e & QCOW2_COMPRESSED) && (old.e & QCOW2_OFFSET);
@@ -119,7 +120,8 @@ static int zero_clusters(struct q2 *q, uint64_t off, uint64_t end, bool unmap)
 	int r = 0;
 
 	while (off < end && !r) {
-		uint64_t span = UINT64_C(1) << q2_l1_bits(&q->geo), i = off >> q2_l1_bits(&q->geo);
+		uint64_t span = UINT64_C(1) << q2_l1_bits(&q->geo),
+			 i = off >> q2_l1_bits(&q->geo);
 		struct q2_slot *s;
 		unsigned index;
 

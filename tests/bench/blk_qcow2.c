@@ -104,15 +104,15 @@ static void bench(struct blk_node *n, unsigned depth, uint64_t count)
 	for (unsigned i = 0; i < depth; i++) {
 		s[i].iov = (struct iovec){aligned_alloc(4096, BLOCK), BLOCK};
 		memset(s[i].iov.iov_base, 1, BLOCK);
-		s[i].req = (struct blk_req){.iov = &s[i].iov, .niov = 1, .done = next,
-					    .opaque = blk_io_chan(io)};
+		s[i].req = (struct blk_req){
+			.iov = &s[i].iov, .niov = 1, .done = next, .opaque = blk_io_chan(io)};
 		next(&s[i].req, 0);
 	}
 	while (done < count + depth) {
 		loop_step(blk_io_loop(io), -1);
 	}
-	printf("%.2f CPU-s a million, %.0f requests a second\n", (cpu() - c0) * 1e6 / (double)count,
-	       (double)count / (wall() - w0));
+	printf("%.2f CPU-s a million, %.0f requests a second\n",
+	       (cpu() - c0) * 1e6 / (double)count, (double)count / (wall() - w0));
 	blk_io_close(io);
 	blk_detach(user);
 }
@@ -132,7 +132,8 @@ int main(int argc, char **argv)
 		getrusage(RUSAGE_SELF, &before);
 		n = node_of(argv[2], g);
 		getrusage(RUSAGE_SELF, &after);
-		printf("%.2f ms, %ld KiB\n", (wall() - w0) * 1e3, after.ru_maxrss - before.ru_maxrss);
+		printf("%.2f ms, %ld KiB\n", (wall() - w0) * 1e3,
+		       after.ru_maxrss - before.ru_maxrss);
 	} else {
 		size = strtoull(argv[3], NULL, 0);
 		op = !strcmp(argv[4], "write") ? BLK_WRITE : BLK_READ;

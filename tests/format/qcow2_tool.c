@@ -101,8 +101,12 @@ static int do_writes(unsigned n, uint64_t off, uint64_t len, uint64_t step, int 
 		m[i].iov[2] = (struct iovec){p + b, len - b};
 		m[i].left = &left;
 		m[i].result = &result;
-		m[i].req = (struct blk_req){.op = BLK_WRITE, .off = off + i * step, .len = len,
-					    .iov = m[i].iov, .niov = 3, .done = many_done};
+		m[i].req = (struct blk_req){.op = BLK_WRITE,
+					    .off = off + i * step,
+					    .len = len,
+					    .iov = m[i].iov,
+					    .niov = 3,
+					    .done = many_done};
 		blk_submit(blk_io_chan(io), &m[i].req);
 	}
 	while (left) {
@@ -216,12 +220,13 @@ static int do_check(unsigned fix)
 	if (r) {
 		return fail(r);
 	}
-	printf("ok errors=%" PRIu64 " corruptions=%" PRIu64 " leaks=%" PRIu64 " corruptions-fixed=%" PRIu64
-	       " leaks-fixed=%" PRIu64 " end=%" PRIu64 " total=%" PRIu64 " allocated=%" PRIu64
-	       " fragmented=%" PRIu64 " compressed=%" PRIu64 "\n",
+	printf("ok errors=%" PRIu64 " corruptions=%" PRIu64 " leaks=%" PRIu64
+	       " corruptions-fixed=%" PRIu64 " leaks-fixed=%" PRIu64 " end=%" PRIu64
+	       " total=%" PRIu64 " allocated=%" PRIu64 " fragmented=%" PRIu64
+	       " compressed=%" PRIu64 "\n",
 	       c.check_errors, c.corruptions, c.leaks, c.corruptions_fixed, c.leaks_fixed,
-	       c.image_end_offset, c.total_clusters, c.allocated_clusters, c.fragmented_clusters,
-	       c.compressed_clusters);
+	       c.image_end_offset, c.total_clusters, c.allocated_clusters,
+	       c.fragmented_clusters, c.compressed_clusters);
 	return 0;
 }
 
@@ -282,7 +287,8 @@ static int command(unsigned n, char **a)
 	if (!strcmp(c, "write") && n >= 4) {
 		return do_write(num(a[1]), num(a[2]), (int)num(a[3]), n > 4 ? BLK_FUA : 0);
 	} else if (!strcmp(c, "writes") && n == 6) {
-		return do_writes((unsigned)num(a[1]), num(a[2]), num(a[3]), num(a[4]), (int)num(a[5]));
+		return do_writes((unsigned)num(a[1]), num(a[2]), num(a[3]), num(a[4]),
+				 (int)num(a[5]));
 	} else if (!strcmp(c, "compress") && n == 4) {
 		return do_write(num(a[1]), num(a[2]), (int)num(a[3]), BLK_WRITE_COMPRESSED);
 	} else if (!strcmp(c, "packed") && n == 3) {
@@ -344,8 +350,9 @@ static int create(const char *file, const char *text)
 	close(fd);
 	snprintf(buf, sizeof(buf), "driver=file,filename=%s", file);
 	r = open_node(buf, &node);
-	r = r ? r : blk_attach(node, "tool", BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL, NULL, NULL,
-			       &user, &err);
+	r = r ? r
+	      : blk_attach(node, "tool", BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL, NULL,
+			   NULL, &user, &err);
 	r = r ? r : opts_parse(&o, "create", text, "size", &err);
 	r = r ? r : blk_driver_find("qcow2")->create(graph, node, &o, &err);
 	opts_fini(&o);
@@ -394,8 +401,9 @@ int main(int argc, char **argv)
 	if (!r && !node->info.read_only) {
 		perm = BLK_PERM_WRITE | BLK_PERM_RESIZE;
 	}
-	r = r ? r : blk_attach(node, "tool", BLK_PERM_CONSISTENT_READ | perm, BLK_PERM_ALL, NULL, NULL,
-			       &user, &err);
+	r = r ? r
+	      : blk_attach(node, "tool", BLK_PERM_CONSISTENT_READ | perm, BLK_PERM_ALL, NULL,
+			   NULL, &user, &err);
 	r = r ? r : blk_io_open(node, &io, &err);
 	if (r) {
 		fail(r);
@@ -406,7 +414,8 @@ int main(int argc, char **argv)
 		char *a[8], *save = NULL;
 		unsigned n = 0;
 
-		for (char *w = strtok_r(line, " \n", &save); w && n < 8; w = strtok_r(NULL, " \n", &save)) {
+		for (char *w = strtok_r(line, " \n", &save); w && n < 8;
+		     w = strtok_r(NULL, " \n", &save)) {
 			a[n++] = w;
 		}
 		if (n) {

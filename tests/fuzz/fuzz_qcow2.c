@@ -15,11 +15,15 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static struct q2 *image_open(struct blk_node *n, struct blk_io *io, uint64_t size, bool read_only,
-			     bool no_repair)
+static struct q2 *image_open(struct blk_node *n, struct blk_io *io, uint64_t size,
+			     bool read_only, bool no_repair)
 {
-	struct q2_config cfg = {.name = "fuzz", .file = io, .file_size = size, .file_grows = true,
-				.read_only = read_only, .no_repair = no_repair};
+	struct q2_config cfg = {.name = "fuzz",
+				.file = io,
+				.file_size = size,
+				.file_grows = true,
+				.read_only = read_only,
+				.no_repair = no_repair};
 	struct q2_header h;
 	struct q2 *q = NULL;
 	struct err err;
@@ -38,7 +42,7 @@ static void use(struct q2 *q)
 {
 	static uint8_t buf[65536];
 	uint64_t size = q->h.size;
-	struct q2_snap s = {.name = (char *)(uintptr_t)"f", .icount = UINT64_MAX};
+	struct q2_snap s = {.name = (char *)(uintptr_t) "f", .icount = UINT64_MAX};
 	struct err err;
 
 	for (uint64_t off = 0; off < size && off < 8 * sizeof(buf); off += sizeof(buf)) {

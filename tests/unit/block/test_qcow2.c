@@ -16,20 +16,22 @@ static void test_header_both_ways(void **state)
 {
 	static uint8_t buf[4096];
 	uint8_t more[16] = {7, 8, 9};
-	struct q2_header h = {
-		.version = 3,
-		.cluster_bits = 12,
-		.refcount_order = 3,
-		.header_length = 112,
-		.size = 1 << 20,
-		.l1_offset = 3 << 12,
-		.l1_size = 1,
-		.rt_offset = 1 << 12,
-		.rt_clusters = 1,
-		.compat = QCOW2_COMPAT_LAZY,
-		.backing = "base",
-		.backing_fmt = "raw",
-	}, back;
+	struct q2_header h =
+				 {
+					 .version = 3,
+					 .cluster_bits = 12,
+					 .refcount_order = 3,
+					 .header_length = 112,
+					 .size = 1 << 20,
+					 .l1_offset = 3 << 12,
+					 .l1_size = 1,
+					 .rt_offset = 1 << 12,
+					 .rt_clusters = 1,
+					 .compat = QCOW2_COMPAT_LAZY,
+					 .backing = "base",
+					 .backing_fmt = "raw",
+				 },
+			 back;
 	struct q2_ext ext = {.type = 0x1234, .len = 3, .data = more};
 	struct err err;
 
@@ -75,8 +77,12 @@ static void test_refcount_widths(void **state)
 
 static void test_entries(void **state)
 {
-	struct q2_geo g = {.version = 3, .cluster_bits = 16, .cluster_size = 65536, .sub_bits = 16};
-	struct q2_geo x = {.version = 3, .cluster_bits = 16, .cluster_size = 65536, .extl2 = true,
+	struct q2_geo g = {
+		.version = 3, .cluster_bits = 16, .cluster_size = 65536, .sub_bits = 16};
+	struct q2_geo x = {.version = 3,
+			   .cluster_bits = 16,
+			   .cluster_size = 65536,
+			   .extl2 = true,
 			   .sub_bits = 11};
 	struct q2_geo v2 = g;
 	uint64_t len;
@@ -94,10 +100,12 @@ static void test_entries(void **state)
 	assert_int_equal(q2_ent_type(&x, (struct q2_ent){0x50000, 2}, 1), Q2_NORMAL);
 	assert_int_equal(q2_ent_type(&x, (struct q2_ent){0, UINT64_C(2) << 32}, 1), Q2_ZERO);
 	assert_int_equal(q2_ent_type(&x, (struct q2_ent){0, 2}, 1), Q2_BAD);
-	assert_int_equal(q2_ent_type(&x, (struct q2_ent){0x50000, UINT64_C(2) << 32 | 2}, 1), Q2_BAD);
+	assert_int_equal(q2_ent_type(&x, (struct q2_ent){0x50000, UINT64_C(2) << 32 | 2}, 1),
+			 Q2_BAD);
 	/* 64 KiB clusters: 54 bits of offset, then sectors beyond the first */
-	assert_int_equal(q2_comp_range(&g, QCOW2_COMPRESSED | UINT64_C(3) << 54 | 0x12345, &len),
-			 0x12345);
+	assert_int_equal(
+		q2_comp_range(&g, QCOW2_COMPRESSED | UINT64_C(3) << 54 | 0x12345, &len),
+		0x12345);
 	assert_int_equal(len, 4 * 512 - 0x145);
 }
 
@@ -114,8 +122,9 @@ static void test_set(void **state)
 		q2_set_del(&s, i * 977);
 	}
 	for (uint64_t i = 0; i < 5000; i++) {
-		assert_int_equal(q2_set_kind(&s, i * 977),
-				 i % 3 == 0 ? 0 : i % 2 ? Q2_OL_L2 : Q2_OL_BITMAPS);
+		assert_int_equal(q2_set_kind(&s, i * 977), i % 3 == 0 ? 0
+							   : i % 2    ? Q2_OL_L2
+								      : Q2_OL_BITMAPS);
 		assert_int_equal(q2_set_kind(&s, i * 977 + 1), 0);
 	}
 	q2_set_fini(&s);
@@ -222,12 +231,14 @@ static void *writer_run(void *arg)
 
 			u = cluster * per + x % per;
 			if (zero) {
-				w->failed = blk_io_discard(w->io, cluster * UINT64_C(65536), 65536);
+				w->failed =
+					blk_io_discard(w->io, cluster * UINT64_C(65536), 65536);
 				memset(w->have + cluster * per, 0, per);
 			} else {
 				memset(buf, (int)(x >> 24), UNIT);
 				w->have[u] = (uint8_t)(x >> 24);
-				w->failed = blk_io_write(w->io, (uint64_t)u * UNIT, buf, UNIT, 0);
+				w->failed =
+					blk_io_write(w->io, (uint64_t)u * UNIT, buf, UNIT, 0);
 			}
 		}
 		w->failed = w->failed || !unit_is(w, u);
@@ -255,8 +266,8 @@ static void test_two_threads(void **state)
 	assert_int_equal(opts_parse(&o, "image", text, "driver", &err), 0);
 	assert_int_equal(blk_open(NULL, &o, &n, &err), 0);
 	opts_fini(&o);
-	assert_int_equal(blk_attach(n, "test", BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL, NULL,
-				    NULL, &user, &err),
+	assert_int_equal(blk_attach(n, "test", BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL,
+				    NULL, NULL, &user, &err),
 			 0);
 	assert_int_equal(opts_parse(&o, "create", "4M", "size", &err), 0);
 	assert_int_equal(blk_qcow2_driver.create(NULL, n, &o, &err), 0);
@@ -269,8 +280,9 @@ static void test_two_threads(void **state)
 		fail_msg("%s", err.msg);
 	}
 	opts_fini(&o);
-	assert_int_equal(blk_attach(n, "test", BLK_PERM_WRITE, BLK_PERM_ALL, NULL, NULL, &user, &err),
-			 0);
+	assert_int_equal(
+		blk_attach(n, "test", BLK_PERM_WRITE, BLK_PERM_ALL, NULL, NULL, &user, &err),
+		0);
 	for (unsigned i = 0; i < 2; i++) {
 		w[i].node = n;
 		assert_int_equal(blk_io_open(n, &w[i].io, &err), 0);

@@ -52,8 +52,11 @@ static void stand_on(struct blk_node *n)
 
 static struct q2 *engine(struct blk_node *n, struct blk_io *io, bool read_only, struct err *err)
 {
-	struct q2_config cfg = {.name = "image", .file = io, .file_size = blk_size(n),
-				.file_grows = !read_only, .read_only = read_only};
+	struct q2_config cfg = {.name = "image",
+				.file = io,
+				.file_size = blk_size(n),
+				.file_grows = !read_only,
+				.read_only = read_only};
 	struct q2_header h;
 	struct q2 *q = NULL;
 
@@ -110,15 +113,16 @@ static void judge(struct rig *r, struct blk_crash c)
 	}
 	assert_int_equal(q2_check(q, &check, 0, &err), 0);
 	if (check.corruptions || check.check_errors) {
-		fail_msg("%s: moment %u of %u, mode %d, seed %lu: %lu corruptions", r->name, c.at,
-			 blk_journal_now(r->j), c.unsynced, (unsigned long)c.seed,
+		fail_msg("%s: moment %u of %u, mode %d, seed %lu: %lu corruptions", r->name,
+			 c.at, blk_journal_now(r->j), c.unsynced, (unsigned long)c.seed,
 			 (unsigned long)check.corruptions);
 	}
 	assert_int_equal(q2_read_buf(q, 0, now, SIZE), 0);
 	for (unsigned i = 0; i < SIZE / SECTOR; i++) {
 		if (!r->touched[i] &&
 		    memcmp(now + i * SECTOR, r->safe + i * SECTOR, SECTOR) != 0) {
-			fail_msg("%s: moment %u, mode %d, seed %lu: sector %u was flushed as %02x and is "
+			fail_msg("%s: moment %u, mode %d, seed %lu: sector %u was flushed as "
+				 "%02x and is "
 				 "%02x",
 				 r->name, c.at, c.unsynced, (unsigned long)c.seed, i,
 				 r->safe[i * SECTOR], now[i * SECTOR]);
@@ -141,7 +145,8 @@ static void judge_all(struct rig *r)
 		judge(r, (struct blk_crash){.at = at, .unsynced = BLK_CRASH_LOSE});
 		judge(r, (struct blk_crash){.at = at, .unsynced = BLK_CRASH_KEEP});
 		for (unsigned i = 0; i < 2; i++) {
-			judge(r, (struct blk_crash){.at = at, .unsynced = BLK_CRASH_SOME,
+			judge(r, (struct blk_crash){.at = at,
+						    .unsynced = BLK_CRASH_SOME,
 						    .seed = at * 16 + i + r->rng});
 		}
 	}
@@ -171,7 +176,7 @@ static void touch_all(struct rig *r)
 
 static void snapshot(struct rig *r)
 {
-	struct q2_snap s = {.name = (char *)(uintptr_t)"s", .icount = UINT64_MAX};
+	struct q2_snap s = {.name = (char *)(uintptr_t) "s", .icount = UINT64_MAX};
 	int e;
 
 	if (!r->has_snap) {
@@ -289,9 +294,15 @@ static void test_formats(void **state)
 		{"small", {.cluster_size = 512, .refcount_bits = 16}, true},
 		{"4k", {.cluster_size = 4096, .refcount_bits = 64}, true},
 		{"v2", {.cluster_size = 1024, .refcount_bits = 16, .compat = v2}, false},
-		{"lazy", {.cluster_size = 1024, .refcount_bits = 16, .lazy_refcounts = true}, false},
-		{"extl2", {.cluster_size = 16384, .refcount_bits = 8, .extended_l2 = true}, true},
-		{"zstd", {.cluster_size = 2048, .refcount_bits = 4, .compression_type = 1}, true},
+		{"lazy",
+		 {.cluster_size = 1024, .refcount_bits = 16, .lazy_refcounts = true},
+		 false},
+		{"extl2",
+		 {.cluster_size = 16384, .refcount_bits = 8, .extended_l2 = true},
+		 true},
+		{"zstd",
+		 {.cluster_size = 2048, .refcount_bits = 4, .compression_type = 1},
+		 true},
 	};
 
 	(void)state;
@@ -300,7 +311,8 @@ static void test_formats(void **state)
 			struct q2_create c = f[i].c;
 
 			c.size = SIZE;
-			run(f[i].name, &c, f[i].snapshots, env("NEMU_SEED", 1) + round * 100 + i, 25);
+			run(f[i].name, &c, f[i].snapshots,
+			    env("NEMU_SEED", 1) + round * 100 + i, 25);
 		}
 	}
 }
