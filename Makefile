@@ -41,6 +41,7 @@ soak:
 
 bench: all
 	@scripts/deps lab image bench
+	@tests/bench/img
 	@tests/bench/run
 
 fuzz:
