@@ -47,6 +47,7 @@ soak:
 
 bench: all
 	@scripts/deps lab image bench
+	@tests/bench/img
 	@tests/bench/run
 
 fuzz:
