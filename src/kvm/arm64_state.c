@@ -109,6 +109,15 @@ static int vcpu_capture(struct kvm_vcpu *v, struct arm64_vcpu_state *st, struct 
 	return 0;
 }
 
+/* What can be set no more once a vCPU is made (the lengths of its vectors) has to be equal. */
+static int compare(const struct kvm_vcpu *v, const struct arm64_reg *reg)
+{
+	uint8_t have[MAX_REG_SIZE];
+	int r = arm64_reg_get(v, reg->id, have);
+
+	return r < 0 ? r : memcmp(have, reg->value, reg->len) ? -EINVAL : 0;
+}
+
 /* #ioctls(main): KVM_SET_MP_STATE KVM_SET_VCPU_EVENTS */
 static int vcpu_apply(struct kvm_vcpu *v, const struct arm64_vcpu_state *st, struct err *err)
 {
@@ -137,7 +146,8 @@ static int vcpu_apply(struct kvm_vcpu *v, const struct arm64_vcpu_state *st, str
 				       "kernel",
 				       v->name, reg->id);
 		}
-		r = arm64_reg_set(v, reg->id, reg->value);
+		r = reg->id == KVM_REG_ARM64_SVE_VLS ? compare(v, reg)
+						     : arm64_reg_set(v, reg->id, reg->value);
 		if (r < 0) {
 			return err_set(err, -r,
 				       "KVM does not take register %#" PRIx64 " of %s: %s; use a host "

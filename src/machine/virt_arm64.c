@@ -114,6 +114,10 @@ static int add_cpus(struct machine *m, struct err *err)
 	struct kvm_vcpu *v;
 	int ret = 0;
 
+	if (m->cfg->max_cpus > n) {
+		return err_set(err, EINVAL, "-smp maxcpus=%u: KVM cannot add processors to an Arm machine "
+			       "that runs; leave it out or say maxcpus=%u", m->cfg->max_cpus, n);
+	}
 	if (n > max) {
 		return err_set(err, EINVAL, "-smp %u: KVM takes at most %u vCPUs on this host; use fewer",
 			       n, max);

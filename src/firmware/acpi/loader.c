@@ -129,7 +129,8 @@ static void script_build(struct acpi_loader *l)
 static bool facts_equal(const struct acpi_facts *a, const struct acpi_facts *b)
 {
 	if (a->ncpus != b->ncpus || a->mem64_base != b->mem64_base ||
-	    a->mem64_end != b->mem64_end || a->uart != b->uart) {
+	    a->mem64_end != b->mem64_end || a->uart != b->uart ||
+	    a->last_bus != b->last_bus) {
 		return false;
 	}
 	for (unsigned i = 0; i < a->ncpus; i++) {

@@ -593,6 +593,8 @@ static void test_loader(void **state)
 	struct fw_cfg *fw;
 	struct err err;
 	const uint8_t window[] = {0x8a, 0x2b, 0};
+	/* its last bytes: segment, first and last bus, reserved */
+	const uint8_t mcfg[] = {0, 0, 0, 0xb0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0};
 
 	e->fv = fake_vm_new(NULL);
 	e->facts = facts_of(2, 2);
@@ -608,6 +610,12 @@ static void test_loader(void **state)
 	script_run(e);
 	linked_check(e);
 	assert_non_null(memmem(e->file[0].data, e->file[0].len, window, sizeof(window)));
+
+	/* and the bus numbers, with which nothing else may change */
+	e->facts.last_bus = 5;
+	script_run(e);
+	linked_check(e);
+	assert_non_null(memmem(e->file[0].data, e->file[0].len, mcfg, sizeof(mcfg)));
 
 	/* facts that cannot be described: the tables before them stay */
 	e->facts.ncpus = ACPI_MAX_CPUS + 1;
