@@ -514,6 +514,10 @@ int q2_open(const struct q2_config *cfg, struct q2_header *h, struct q2 **out, s
 			    cfg->name);
 		goto free_q;
 	}
+	r = q->h.compression ? q2_zstd_new(&q->zstd, cfg->name, err) : 0;
+	if (r < 0) {
+		goto free_q;
+	}
 	if ((q->h.incompat & QCOW2_INCOMPAT_CORRUPT) && !q->read_only && !cfg->no_repair) {
 		r = err_set(err, EACCES,
 			    "qcow2 image '%s' is marked corrupt; open it read-only, or repair "
@@ -551,7 +555,7 @@ void q2_abandon(struct q2 *q)
 	q2_cache_fini(&q->l2);
 	q2_cache_fini(&q->rc);
 	q2_snap_fini(q);
-	q2_compress_fini(q);
+	q2_zstd_free(q->zstd);
 	q2_set_fini(&q->meta);
 	q2_header_fini(&q->h);
 	q2_grace_fini(&q->grace);

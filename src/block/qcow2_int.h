@@ -152,6 +152,7 @@ const char *q2_kind_name(unsigned kind);
 /* --- an open image --- */
 
 enum q2_reason { Q2_FREE_OTHER, Q2_FREE_REQUEST, Q2_FREE_SNAPSHOT, Q2_FREE_NEVER };
+struct q2_zstd;
 struct q2_free {
 	uint64_t off, len; /* clusters */
 	enum q2_reason why;
@@ -254,7 +255,7 @@ struct q2 {
 	unsigned nsnap;
 	uint64_t snap_bytes; /* of the snapshot table */
 	uint8_t *cluster_buf, *comp_buf;
-	void *zctx;	      /* qcow2_compress.c */
+	struct q2_zstd *zstd; /* NULL: compressed clusters are zlib's */
 	uint64_t comp_cached; /* guest cluster + 1 that cluster_buf holds */
 	uint32_t clean_tick;
 };
@@ -387,9 +388,11 @@ int q2_status(struct q2 *q, uint64_t off, uint64_t len, struct q2_ext_info *out)
 bool q2_backing_covers(const struct q2 *q, uint64_t off);
 
 /* compression: 0; -EIO (malformed); -ENOMEM. compress: the length, or 0 if it would not be smaller. */
-void q2_compress_fini(struct q2 *q);
+/* zstd as a library that is loaded now. -ENOENT with a sentence. name: of the image, for it. */
+int q2_zstd_new(struct q2_zstd **out, const char *name, struct err *err);
+void q2_zstd_free(struct q2_zstd *z); /* harmless on NULL */
 int q2_inflate(struct q2 *q, const uint8_t *in, size_t in_len, uint8_t *out, size_t out_len);
-size_t q2_deflate(unsigned type, const uint8_t *in, size_t len, uint8_t *out, size_t cap);
+size_t q2_deflate(const struct q2_zstd *z, const uint8_t *in, size_t len, uint8_t *out, size_t cap);
 
 /* snapshots; no request is in flight */
 int q2_snap_load(struct q2 *q, struct err *err);

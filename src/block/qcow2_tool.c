@@ -298,7 +298,7 @@ int q2_node_make_empty(struct blk_node *n, struct err *err)
 
 size_t q2_node_compress(struct blk_node *n, const void *in, size_t len, void *out, size_t cap)
 {
-	return q2_deflate(q2_node_of(n)->q->h.compression, in, len, out, cap);
+	return q2_deflate(q2_node_of(n)->q->zstd, in, len, out, cap);
 }
 
 static void packed_fn(void *arg)

@@ -393,7 +393,7 @@ int q2_write_compressed(struct q2 *q, uint64_t off, uint64_t len, struct iov_cur
 
 		iov_cur_read(from, plain, n);
 		memset(plain + n, 0, size - n);
-		out = q2_deflate(q->h.compression, plain, size, packed, size - 1);
+		out = q2_deflate(q->zstd, plain, size, packed, size - 1);
 		r = out ? q2_write_packed(q, off, packed, out) : -EFBIG;
 		if (r == -EFBIG) {
 			r = q2_write_buf(q, off, plain, n);
