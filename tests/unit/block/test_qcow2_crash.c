@@ -76,7 +76,7 @@ static void save(struct rig *r, const uint8_t *data, uint64_t size)
 	char path[512];
 	FILE *f;
 
-	if (!dir || r->images % 97) {
+	if (!dir || r->images % 41) {
 		return;
 	}
 	snprintf(path, sizeof(path), "%s/%s-%u.qcow2", dir, r->name, r->images);
