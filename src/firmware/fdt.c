@@ -19,15 +19,22 @@
 #include "spec/fw_cfg.h"
 #include "spec/platform_arm64.h"
 
-enum { PHANDLE_GIC = 1, PHANDLE_ITS, PHANDLE_CLOCK, PHANDLE_GPIO, PHANDLE_CPU /* and following */ };
-enum { SPI, PPI };		     /* first cell of an interrupt */
+enum {
+	PHANDLE_GIC = 1,
+	PHANDLE_ITS,
+	PHANDLE_CLOCK,
+	PHANDLE_GPIO,
+	PHANDLE_CPU /* and following */
+};
+enum { SPI, PPI };			  /* first cell of an interrupt */
 enum { EDGE_RISING = 1, LEVEL_HIGH = 4 }; /* third cell */
 
 /* PCI: first cell of an address */
 #define PCI_IO	  0x01000000u
 #define PCI_MEM32 0x02000000u
 #define PCI_MEM64 0x03000000u
-#define PCI_PREFETCHABLE 0x40000000u /* Linux wants it of what is above 4 GiB, firmware ignores what has it */
+#define PCI_PREFETCHABLE                                                                       \
+	0x40000000u /* Linux wants it of what is above 4 GiB, firmware ignores what has it */
 
 struct tree {
 	void *fdt;
@@ -224,7 +231,8 @@ static void processor_parts(struct tree *t, const struct fdt_facts *f)
 
 static void gic(struct tree *t, const struct fdt_facts *f)
 {
-	uint64_t size = f->redist_cpus[0] * PLAT_GICR_CPU, size2 = f->redist_cpus[1] * PLAT_GICR_CPU;
+	uint64_t size = f->redist_cpus[0] * PLAT_GICR_CPU,
+		 size2 = f->redist_cpus[1] * PLAT_GICR_CPU;
 
 	begin(t, "intc@%" PRIx64, PLAT_GICD_BASE);
 	text(t, "compatible", "arm,gic-v3");
@@ -343,7 +351,8 @@ static void pcie(struct tree *t, const struct fdt_facts *f)
 	if (f->mem64_end > f->mem64_base) {
 		CELLS(t, "ranges", PCI_IO, HI_LO(0), HI_LO(PLAT_PCI_IO_BASE),
 		      HI_LO(PLAT_PCI_IO_SIZE), PCI_MEM32, HI_LO(PLAT_MMIO32_BASE),
-		      HI_LO(PLAT_MMIO32_BASE), HI_LO(mem32), PCI_MEM64 | (f->direct ? PCI_PREFETCHABLE : 0), HI_LO(f->mem64_base),
+		      HI_LO(PLAT_MMIO32_BASE), HI_LO(mem32),
+		      PCI_MEM64 | (f->direct ? PCI_PREFETCHABLE : 0), HI_LO(f->mem64_base),
 		      HI_LO(f->mem64_base), HI_LO(f->mem64_end - f->mem64_base));
 	} else {
 		CELLS(t, "ranges", PCI_IO, HI_LO(0), HI_LO(PLAT_PCI_IO_BASE),

@@ -92,7 +92,8 @@ static void program_locked(struct flash *f, uint64_t off, uint64_t value, unsign
 		status_set(f, false, CFI_STATUS_PROGRAM_ERROR);
 		return;
 	}
-	status_set(f, flash_program_locked(f, (uint32_t)off, data, size), CFI_STATUS_PROGRAM_ERROR);
+	status_set(f, flash_program_locked(f, (uint32_t)off, data, size),
+		   CFI_STATUS_PROGRAM_ERROR);
 }
 
 /* The last block of a short file is short. */
@@ -157,20 +158,21 @@ static void flash_write(void *opaque, uint64_t off, uint64_t value, unsigned siz
 static uint32_t query_byte(const struct flash *f, uint64_t at)
 {
 	static const uint8_t table[] = {
-		[0x10] = 'Q',  [0x11] = 'R',  [0x12] = 'Y', [0x13] = 0x01, /* Intel Extended */
-		[0x15] = 0x31,						   /* its table */
-		[0x1b] = 0x27, [0x1c] = 0x36,				   /* 2.7 to 3.6 V */
+		[0x10] = 'Q',  [0x11] = 'R',  [0x12] = 'Y',  [0x13] = 0x01, /* Intel Extended */
+		[0x15] = 0x31,						    /* its table */
+		[0x1b] = 0x27, [0x1c] = 0x36,				    /* 2.7 to 3.6 V */
 		[0x1f] = 0x07, [0x20] = 0x07, /* program a word, a buffer: 2^7 us */
 		[0x21] = 0x0a,		      /* erase: 2^10 ms */
 		[0x23] = 0x04, [0x24] = 0x04, [0x25] = 0x04, /* at most 2^4 times that */
-		[0x28] = 0x01,					 /* 16 bits */
-		[0x2a] = 0x06,					 /* 2^6 bytes of a buffer */
-		[0x2c] = 0x01,					 /* one erase region */
-		[0x31] = 'P',  [0x32] = 'R',  [0x33] = 'I', [0x34] = '1', [0x35] = '0',
-		[0x40] = 0x00,
+		[0x28] = 0x01,				     /* 16 bits */
+		[0x2a] = 0x06,				     /* 2^6 bytes of a buffer */
+		[0x2c] = 0x01,				     /* one erase region */
+		[0x31] = 'P',  [0x32] = 'R',  [0x33] = 'I',  [0x34] = '1',
+		[0x35] = '0',  [0x40] = 0x00,
 	};
 	uint32_t blocks = (uint32_t)(f->size / ERASE_BLOCK);
-	const uint32_t chip_block = ERASE_BLOCK / 2; /* half of the bytes are the other chip's */
+	const uint32_t chip_block =
+		ERASE_BLOCK / 2; /* half of the bytes are the other chip's */
 
 	switch (at) {
 	case 0x27: /* size of a chip: 2^n, rounded up */
@@ -199,7 +201,9 @@ static uint64_t flash_read(void *opaque, uint64_t off, unsigned size)
 		v = atomic_load(&f->status);
 		break;
 	case FLASH_IDENTIFIER: /* word 2 of a block: not locked */
-		v = off / 4 == 0 ? CFI_INTEL_MANUFACTURER : off / 4 == 1 ? CFI_INTEL_P30_256MBIT : 0;
+		v = off / 4 == 0   ? CFI_INTEL_MANUFACTURER
+		    : off / 4 == 1 ? CFI_INTEL_P30_256MBIT
+				   : 0;
 		break;
 	case FLASH_QUERY_TABLE:
 		v = query_byte(f, off / 4);

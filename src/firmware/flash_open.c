@@ -109,8 +109,8 @@ static int image_read(const struct flash_config *c, const struct image *img, uin
 			if (n <= 0) {
 				int errnum = n ? errno : EIO;
 
-				return err_set(err, errnum, "%s: cannot read %s: %s",
-					       c->option, c->path,
+				return err_set(err, errnum, "%s: cannot read %s: %s", c->option,
+					       c->path,
 					       n ? strerror(errnum)
 						 : "it became shorter meanwhile");
 			}

@@ -95,7 +95,8 @@ static void flash_write(void *opaque, uint64_t off, uint64_t value, unsigned siz
 	case ERASE:
 		if (v != CFI_CMD_CONFIRM) {
 			status_error(f);
-		} else if (flash_erase_locked(f, (uint32_t)align_down(off, FLASH_BLOCK), FLASH_BLOCK)) {
+		} else if (flash_erase_locked(f, (uint32_t)align_down(off, FLASH_BLOCK),
+					      FLASH_BLOCK)) {
 			atomic_fetch_or(&f->status, CFI_STATUS_READY);
 		} else {
 			atomic_fetch_or(&f->status, CFI_STATUS_READY | CFI_STATUS_ERASE_ERROR);

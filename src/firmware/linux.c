@@ -16,11 +16,11 @@
 #include "firmware/linux_int.h"
 #include "spec/fw_cfg.h"
 
-#define INITRD_MAX  (4 * GiB - 4096)
+#define INITRD_MAX (4 * GiB - 4096)
 
 /* The whole file, malloc()ed. #syscalls(start): newfstatat pread64 */
 int fw_linux_read(int fd, const char *option, const char *name, uint64_t max, uint8_t **out,
-		    size_t *len, struct err *err)
+		  size_t *len, struct err *err)
 {
 	struct stat st;
 	uint8_t *p;
@@ -61,7 +61,7 @@ int fw_linux_read(int fd, const char *option, const char *name, uint64_t max, ui
 
 /* A size and its data. Takes data. */
 int fw_linux_pair(struct fw_cfg *fw, uint16_t size_key, uint16_t data_key, void *data,
-		    size_t len, struct err *err)
+		  size_t len, struct err *err)
 {
 	int ret = fw_cfg_set_u32(fw, size_key, (uint32_t)len, err);
 
@@ -86,9 +86,10 @@ int fw_linux_add(struct fw_cfg *fw, const struct fw_linux_config *cfg, struct er
 		size_t len;
 
 		ret = fw_linux_read(cfg->initrd_fd, "-initrd", cfg->initrd_name, INITRD_MAX, &p,
-			       &len, err);
+				    &len, err);
 		ret = ret ? ret
-			  : fw_linux_pair(fw, FW_CFG_INITRD_SIZE, FW_CFG_INITRD_DATA, p, len, err);
+			  : fw_linux_pair(fw, FW_CFG_INITRD_SIZE, FW_CFG_INITRD_DATA, p, len,
+					  err);
 		if (ret) {
 			return ret;
 		}
@@ -97,6 +98,6 @@ int fw_linux_add(struct fw_cfg *fw, const struct fw_linux_config *cfg, struct er
 	if (!cmdline) {
 		return err_set(err, ENOMEM, "-append: no memory");
 	}
-	return fw_linux_pair(fw, FW_CFG_CMDLINE_SIZE, FW_CFG_CMDLINE_DATA, cmdline, strlen(text) + 1,
-			err);
+	return fw_linux_pair(fw, FW_CFG_CMDLINE_SIZE, FW_CFG_CMDLINE_DATA, cmdline,
+			     strlen(text) + 1, err);
 }

@@ -59,7 +59,8 @@ int fw_linux_kernel(struct fw_cfg *fw, const struct fw_linux_config *cfg, struct
 	if (len < 64 || memcmp(p, "MZ", 2) || memcmp(p + 56, "ARM\x64", 4)) {
 		free(p);
 		return err_set(err, EINVAL,
-			       "-kernel %s: is no Arm kernel that firmware can start; give the vmlinuz "
+			       "-kernel %s: is no Arm kernel that firmware can start; give the "
+			       "vmlinuz "
 			       "of a distribution or arch/arm64/boot/Image with CONFIG_EFI",
 			       cfg->kernel_name);
 	}

@@ -36,8 +36,8 @@ int fw_linux_kernel(struct fw_cfg *fw, const struct fw_linux_config *cfg, struct
 {
 	uint8_t *p, *rest, *shrunk;
 	size_t len, setup;
-	int ret = fw_linux_read(cfg->kernel_fd, "-kernel", cfg->kernel_name, KERNEL_MAX, &p, &len,
-			   err);
+	int ret = fw_linux_read(cfg->kernel_fd, "-kernel", cfg->kernel_name, KERNEL_MAX, &p,
+				&len, err);
 
 	if (ret) {
 		return ret;
@@ -63,5 +63,6 @@ int fw_linux_kernel(struct fw_cfg *fw, const struct fw_linux_config *cfg, struct
 		free(rest);
 		return ret;
 	}
-	return fw_linux_pair(fw, FW_CFG_KERNEL_SIZE, FW_CFG_KERNEL_DATA, rest, len - setup, err);
+	return fw_linux_pair(fw, FW_CFG_KERNEL_SIZE, FW_CFG_KERNEL_DATA, rest, len - setup,
+			     err);
 }

@@ -46,7 +46,8 @@ static int device_create(struct kvm_vm *vm, uint32_t type, int *fd)
 static int add_redists(struct arm64_gic *g)
 {
 	for (unsigned i = 0; i < KVM_GIC_REGIONS && g->cfg.redist[i].cpus; i++) {
-		uint64_t region = (uint64_t)g->cfg.redist[i].cpus << 52 | g->cfg.redist[i].base | i;
+		uint64_t region =
+			(uint64_t)g->cfg.redist[i].cpus << 52 | g->cfg.redist[i].base | i;
 		int r = arm64_attr_set(g->fd, KVM_DEV_ARM_VGIC_GRP_ADDR,
 				       KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, &region);
 
@@ -63,21 +64,25 @@ static int make_gic(struct kvm_vm *vm, struct arm64_gic *g)
 	int r = device_create(vm, KVM_DEV_TYPE_ARM_VGIC_V3, &g->fd);
 
 	r = r < 0 ? r : arm64_attr_set(g->fd, KVM_DEV_ARM_VGIC_GRP_NR_IRQS, 0, &nr);
-	r = r < 0 ? r : arm64_attr_set(g->fd, KVM_DEV_ARM_VGIC_GRP_ADDR,
-				       KVM_VGIC_V3_ADDR_TYPE_DIST, &g->cfg.dist);
+	r = r < 0 ? r
+		  : arm64_attr_set(g->fd, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_V3_ADDR_TYPE_DIST,
+				   &g->cfg.dist);
 	r = r < 0 ? r : add_redists(g);
-	return r < 0 ? r : arm64_attr_set(g->fd, KVM_DEV_ARM_VGIC_GRP_CTRL,
-					  KVM_DEV_ARM_VGIC_CTRL_INIT, NULL);
+	return r < 0 ? r
+		     : arm64_attr_set(g->fd, KVM_DEV_ARM_VGIC_GRP_CTRL,
+				      KVM_DEV_ARM_VGIC_CTRL_INIT, NULL);
 }
 
 static int make_its(struct kvm_vm *vm, struct arm64_gic *g)
 {
 	int r = device_create(vm, KVM_DEV_TYPE_ARM_VGIC_ITS, &g->its_fd);
 
-	r = r < 0 ? r : arm64_attr_set(g->its_fd, KVM_DEV_ARM_VGIC_GRP_ADDR,
-				       KVM_VGIC_ITS_ADDR_TYPE, &g->cfg.its);
-	return r < 0 ? r : arm64_attr_set(g->its_fd, KVM_DEV_ARM_VGIC_GRP_CTRL,
-					  KVM_DEV_ARM_VGIC_CTRL_INIT, NULL);
+	r = r < 0 ? r
+		  : arm64_attr_set(g->its_fd, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_ITS_ADDR_TYPE,
+				   &g->cfg.its);
+	return r < 0 ? r
+		     : arm64_attr_set(g->its_fd, KVM_DEV_ARM_VGIC_GRP_CTRL,
+				      KVM_DEV_ARM_VGIC_CTRL_INIT, NULL);
 }
 
 /* After the GIC, whose interrupt it is. #ioctls(start): KVM_SET_DEVICE_ATTR */
@@ -89,8 +94,9 @@ static int start_pmu(struct kvm_vcpu *v, unsigned ppi)
 		return 0;
 	}
 	r = arm64_attr_set(v->fd, KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_IRQ, &irq);
-	return r < 0 ? r : arm64_attr_set(v->fd, KVM_ARM_VCPU_PMU_V3_CTRL,
-					  KVM_ARM_VCPU_PMU_V3_INIT, NULL);
+	return r < 0 ? r
+		     : arm64_attr_set(v->fd, KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT,
+				      NULL);
 }
 
 int kvm_gic_new(struct kvm_vm *vm, const struct kvm_gic_config *cfg, struct err *err)
@@ -106,8 +112,8 @@ int kvm_gic_new(struct kvm_vm *vm, const struct kvm_gic_config *cfg, struct err 
 	g->fd = g->its_fd = -1;
 	r = make_gic(vm, g);
 	if (r < 0) {
-		return err_set(err, -r, "KVM cannot make a GICv3 for %u vCPUs: %s", vm->vcpu_count,
-			       strerror(-r));
+		return err_set(err, -r, "KVM cannot make a GICv3 for %u vCPUs: %s",
+			       vm->vcpu_count, strerror(-r));
 	}
 	r = make_its(vm, g);
 	if (r < 0) {
@@ -118,7 +124,8 @@ int kvm_gic_new(struct kvm_vm *vm, const struct kvm_gic_config *cfg, struct err 
 	for (unsigned i = 0; i < vm->vcpu_count; i++) {
 		r = start_pmu(vm->vcpus[i], cfg->pmu_ppi);
 		if (r < 0) {
-			return err_set(err, -r, "KVM cannot start the performance counters of %s: "
+			return err_set(err, -r,
+				       "KVM cannot start the performance counters of %s: "
 				       "%s; -cpu host,pmu=off does without",
 				       vm->vcpus[i]->name, strerror(-r));
 		}

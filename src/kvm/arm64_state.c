@@ -87,7 +87,8 @@ static int vcpu_capture(struct kvm_vcpu *v, struct arm64_vcpu_state *st, struct 
 			       strerror(-r));
 	}
 	if (l->n > MAX_REGS) {
-		return err_set(err, E2BIG, "KVM has %llu registers for %s, NEMU keeps at most %u",
+		return err_set(err, E2BIG,
+			       "KVM has %llu registers for %s, NEMU keeps at most %u",
 			       (unsigned long long)l->n, v->name, MAX_REGS);
 	}
 	st->mp_state = mp.mp_state;
@@ -102,7 +103,8 @@ static int vcpu_capture(struct kvm_vcpu *v, struct arm64_vcpu_state *st, struct 
 		reg->len = reg_size(reg->id);
 		r = reg->len > MAX_REG_SIZE ? -E2BIG : arm64_reg_get(v, reg->id, reg->value);
 		if (r < 0) {
-			return err_set(err, -r, "KVM does not give register %#" PRIx64 " of %s: %s",
+			return err_set(err, -r,
+				       "KVM does not give register %#" PRIx64 " of %s: %s",
 				       reg->id, v->name, strerror(-r));
 		}
 	}
@@ -131,26 +133,29 @@ static int vcpu_apply(struct kvm_vcpu *v, const struct arm64_vcpu_state *st, str
 	int r;
 
 	if (st->count != l->n) {
-		return err_set(err, EINVAL,
-			       "the saved %s has %u registers, this one %llu: use the same -cpu on a "
-			       "host with the same processor and kernel",
-			       v->name, st->count, (unsigned long long)l->n);
+		return err_set(
+			err, EINVAL,
+			"the saved %s has %u registers, this one %llu: use the same -cpu on a "
+			"host with the same processor and kernel",
+			v->name, st->count, (unsigned long long)l->n);
 	}
 	for (uint32_t i = 0; i < st->count; i++) {
 		const struct arm64_reg *reg = &st->regs[i];
 
 		if (reg->id != l->reg[i] || reg->len != reg_size(reg->id)) {
-			return err_set(err, EINVAL,
-				       "the saved %s has register %#" PRIx64 ", which this one has "
-				       "not: use the same -cpu on a host with the same processor and "
-				       "kernel",
-				       v->name, reg->id);
+			return err_set(
+				err, EINVAL,
+				"the saved %s has register %#" PRIx64 ", which this one has "
+				"not: use the same -cpu on a host with the same processor and "
+				"kernel",
+				v->name, reg->id);
 		}
 		r = reg->id == KVM_REG_ARM64_SVE_VLS ? compare(v, reg)
 						     : arm64_reg_set(v, reg->id, reg->value);
 		if (r < 0) {
 			return err_set(err, -r,
-				       "KVM does not take register %#" PRIx64 " of %s: %s; use a host "
+				       "KVM does not take register %#" PRIx64
+				       " of %s: %s; use a host "
 				       "with the same processor",
 				       reg->id, v->name, strerror(-r));
 		}

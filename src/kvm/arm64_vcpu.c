@@ -126,7 +126,8 @@ int kvm_arch_vcpu_setup(struct kvm_vcpu *v, const void *config, struct err *err)
 	}
 	r = arm64_reg_get(v, REG_MPIDR, &v->arm64->mpidr);
 	if (r < 0) {
-		return err_set(err, -r, "KVM does not give %s's MPIDR: %s", v->name, strerror(-r));
+		return err_set(err, -r, "KVM does not give %s's MPIDR: %s", v->name,
+			       strerror(-r));
 	}
 	v->arm64->mpidr &= MPIDR_AFFINITY;
 	return list_regs(v, err);

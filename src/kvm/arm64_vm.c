@@ -32,7 +32,8 @@ int kvm_arch_vm_setup(struct kvm_vm *vm, struct err *err)
 {
 	int bits = kvm_cap(vm, KVM_CAP_ARM_VM_IPA_SIZE), r;
 	struct kvm_create_device gic = {
-		.type = KVM_DEV_TYPE_ARM_VGIC_V3, .flags = KVM_CREATE_DEVICE_TEST,
+		.type = KVM_DEV_TYPE_ARM_VGIC_V3,
+		.flags = KVM_CREATE_DEVICE_TEST,
 	};
 
 	vm->ipa_bits = bits ? (unsigned)bits : IPA_BITS_OLD;
@@ -46,8 +47,10 @@ int kvm_arch_vm_setup(struct kvm_vm *vm, struct err *err)
 	if (kvm_cap(vm, KVM_CAP_ARM_NISV_TO_USER)) {
 		r = kvm_enable(vm, KVM_CAP_ARM_NISV_TO_USER, 0);
 		if (r < 0) {
-			return err_set(err, -r, "KVM cannot report accesses that it does not "
-				       "decode: %s", strerror(-r));
+			return err_set(err, -r,
+				       "KVM cannot report accesses that it does not "
+				       "decode: %s",
+				       strerror(-r));
 		}
 	}
 	return 0;

@@ -45,7 +45,7 @@ static void check_clock(const struct kvm_check *c)
 		}
 	}
 	kvm_check_tell(c, "kvm.kvmclock", has ? HOST_OK : HOST_MISSING, has ? "yes" : "no",
-	     "guests cannot calibrate their clock", "use a newer host kernel");
+		       "guests cannot calibrate their clock", "use a newer host kernel");
 }
 
 static void check_execution(const struct kvm_check *c)
@@ -62,7 +62,7 @@ static void check_execution(const struct kvm_check *c)
 	r = x86_probe_loop(c->sys_fd, &us, &err);
 	if (r) {
 		kvm_check_tell(c, "kvm.execution", HOST_FATAL, err.msg, "guests do not run",
-		     "look into the kernel's log (dmesg)");
+			       "look into the kernel's log (dmesg)");
 		return;
 	}
 	if (us == UINT64_MAX) {
@@ -73,13 +73,15 @@ static void check_execution(const struct kvm_check *c)
 			 us <= NATIVE_LIMIT_US ? "native" : "emulated", (uintmax_t)us / 1000,
 			 (uintmax_t)us % 1000);
 	}
-	kvm_check_tell(c, "kvm.execution", us <= NATIVE_LIMIT_US ? HOST_OK : HOST_MISSING, value,
-	     "this KVM interprets guest kernel code: tiny guests run, an operating system "
-	     "takes too "
-	     "long to start",
-	     "use a host with hardware virtualisation (with nested virtualisation if it is a "
-	     "guest "
-	     "itself)");
+	kvm_check_tell(
+		c, "kvm.execution", us <= NATIVE_LIMIT_US ? HOST_OK : HOST_MISSING, value,
+		"this KVM interprets guest kernel code: tiny guests run, an operating system "
+		"takes too "
+		"long to start",
+		"use a host with hardware virtualisation (with nested virtualisation if it is "
+		"a "
+		"guest "
+		"itself)");
 }
 
 static int module_parameter(const char *path)
@@ -105,13 +107,13 @@ static void check_nested(const struct kvm_check *c)
 	bool on = intel > 0 || amd > 0;
 
 	if (intel < 0 && amd < 0) {
-		kvm_check_tell(c, "kvm.nested", HOST_UNKNOWN, "neither kvm_intel nor kvm_amd is loaded",
-		     NULL, NULL);
+		kvm_check_tell(c, "kvm.nested", HOST_UNKNOWN,
+			       "neither kvm_intel nor kvm_amd is loaded", NULL, NULL);
 		return;
 	}
 	kvm_check_tell(c, "kvm.nested", on ? HOST_OK : HOST_MISSING, on ? "yes" : "no",
-	     "guests cannot run guests of their own",
-	     "load kvm_intel or kvm_amd with nested=1");
+		       "guests cannot run guests of their own",
+		       "load kvm_intel or kvm_amd with nested=1");
 }
 
 void kvm_arch_check(const struct kvm_check *c)

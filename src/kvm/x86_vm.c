@@ -85,7 +85,8 @@ int kvm_arch_vm_setup(struct kvm_vm *vm, struct err *err)
 	if (vm->cfg.no_pmu && kvm_cap(vm, KVM_CAP_PMU_CAPABILITY) & KVM_PMU_CAP_DISABLE) {
 		r = kvm_enable(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
 		if (r < 0) {
-			return err_set(err, -r, "KVM cannot switch its performance counters off: %s",
+			return err_set(err, -r,
+				       "KVM cannot switch its performance counters off: %s",
 				       strerror(-r));
 		}
 	}

@@ -28,20 +28,25 @@ static int fw_cfg_file(struct fw_cfg *fw, struct opts *o, struct err *err)
 		return ret;
 	}
 	if (!name || !file == !text) {
-		return err_set(err, EINVAL, "-fw_cfg: it has to be name=opt/…,file=FILE or "
+		return err_set(err, EINVAL,
+			       "-fw_cfg: it has to be name=opt/…,file=FILE or "
 			       "name=opt/…,string=TEXT");
 	}
 	if (strncmp(name, "opt/", 4)) {
-		return err_set(err, EINVAL, "-fw_cfg name=%s: names start with opt/, the others belong to "
-			       "the machine", name);
+		return err_set(err, EINVAL,
+			       "-fw_cfg name=%s: names start with opt/, the others belong to "
+			       "the machine",
+			       name);
 	}
 	if (text) {
 		return fw_cfg_add_file(fw, name, text, strlen(text), FW_CFG_COPY, err);
 	}
 	fd = open(file, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size > (off_t)(64 * MiB)) {
-		ret = err_set(err, fd < 0 ? errno : EINVAL, "-fw_cfg name=%s,file=%s: %s", name, file,
-			      fd < 0 ? strerror(errno) : "not a regular file of at most 64 MiB");
+	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) ||
+	    st.st_size > (off_t)(64 * MiB)) {
+		ret = err_set(
+			err, fd < 0 ? errno : EINVAL, "-fw_cfg name=%s,file=%s: %s", name, file,
+			fd < 0 ? strerror(errno) : "not a regular file of at most 64 MiB");
 		if (fd >= 0) {
 			close(fd);
 		}
@@ -96,11 +101,14 @@ int boot_file_open(const char *option, const char *path, int *fd, struct err *er
 
 	*fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait at a pipe */
 	if (*fd < 0) {
-		return err_set(err, errno, "%s %s: cannot open it: %s; give the path of a file that can be "
-			       "read", option, path, strerror(errno));
+		return err_set(err, errno,
+			       "%s %s: cannot open it: %s; give the path of a file that can be "
+			       "read",
+			       option, path, strerror(errno));
 	}
 	if (fstat(*fd, &st) || !S_ISREG(st.st_mode)) {
-		return err_set(err, EINVAL, "%s %s: it is not a regular file; give one", option, path);
+		return err_set(err, EINVAL, "%s %s: it is not a regular file; give one", option,
+			       path);
 	}
 	return 0;
 }

@@ -38,7 +38,8 @@ static int setup(void **state)
 {
 	struct env *e = calloc(1, sizeof(*e));
 	struct pl011_config uart = {.id = "serial0", .base = PLAT_UART_BASE, .chr = &e->chr};
-	struct pl031_config rtc = {.base = PLAT_RTC_BASE, .offset_s = 100, .now = env_now, .opaque = e};
+	struct pl031_config rtc = {
+		.base = PLAT_RTC_BASE, .offset_s = 100, .now = env_now, .opaque = e};
 
 	e->now_ns = INT64_C(1000000) * 1000000000;
 	e->fv = fake_vm_new(NULL);
@@ -47,8 +48,9 @@ static int setup(void **state)
 	rtc.line = fake_irq_line(&e->fv->irq, RTC_PIN);
 	assert_int_equal(pl011_new(&e->fv->vm, &uart, NULL), 0);
 	assert_int_equal(pl031_new(&e->fv->vm, &rtc, NULL), 0);
-	assert_int_equal(pl061_new(&e->fv->vm, PLAT_GPIO_BASE, fake_irq_line(&e->fv->irq, GPIO_PIN),
-				   &e->gpio, NULL), 0);
+	assert_int_equal(pl061_new(&e->fv->vm, PLAT_GPIO_BASE,
+				   fake_irq_line(&e->fv->irq, GPIO_PIN), &e->gpio, NULL),
+			 0);
 	*state = e;
 	return 0;
 }

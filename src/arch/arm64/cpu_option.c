@@ -56,8 +56,10 @@ int arm64_cpu_parse(struct arm64_cpu_option *o, const char *text, struct err *er
 		known = known || !strcmp(model, models[i].name);
 	}
 	if (!known) {
-		ret = err_set(err, EINVAL, "-cpu %s: KVM runs only the host's processor on Arm: say "
-			      "-cpu host", text);
+		ret = err_set(err, EINVAL,
+			      "-cpu %s: KVM runs only the host's processor on Arm: say "
+			      "-cpu host",
+			      text);
 	}
 	for (size_t i = 0; !ret && i < ARRAY_SIZE(features); i++) {
 		v = opts_get(&opts, features[i].name);

@@ -14,8 +14,8 @@
 #include "base/util.h"
 #include "base/wire.h"
 
-#define CHUNK	   (64 * KiB)
-#define MAGIC_OFF  56
+#define CHUNK		(64 * KiB)
+#define MAGIC_OFF	56
 #define BIG_ENDIAN_FLAG 1u
 
 struct image_header {
@@ -33,9 +33,11 @@ int arm64_linux_check(const uint8_t head[ARM64_LINUX_HEADER_SIZE], size_t len, c
 	struct image_header h;
 
 	if (len < sizeof(h) || memcmp(head + MAGIC_OFF, "ARM\x64", 4)) {
-		return err_set(err, EINVAL,
-			       "-kernel %s: is no Arm kernel: give arch/arm64/boot/Image of a kernel "
-			       "tree, packed with gzip or not, or the vmlinuz of a distribution", name);
+		return err_set(
+			err, EINVAL,
+			"-kernel %s: is no Arm kernel: give arch/arm64/boot/Image of a kernel "
+			"tree, packed with gzip or not, or the vmlinuz of a distribution",
+			name);
 	}
 	memcpy(&h, head, sizeof(h));
 	k->text_offset = le64_get(h.text_offset);
@@ -53,12 +55,13 @@ int arm64_linux_check(const uint8_t head[ARM64_LINUX_HEADER_SIZE], size_t len, c
 
 static int no_room(const char *option, const char *name, struct err *err)
 {
-	return err_set(err, ENOMEM, "%s %s: does not fit into memory: use a larger -m", option, name);
+	return err_set(err, ENOMEM, "%s %s: does not fit into memory: use a larger -m", option,
+		       name);
 }
 
 /* Everything that the file gives, to gpa; *size is how much. */
-static int copy(struct mem *m, struct gunzip *g, const char *option, const char *name, uint64_t gpa,
-		uint64_t end, uint64_t *size, struct err *err)
+static int copy(struct mem *m, struct gunzip *g, const char *option, const char *name,
+		uint64_t gpa, uint64_t end, uint64_t *size, struct err *err)
 {
 	uint8_t *buf = malloc(CHUNK);
 	ssize_t n = buf ? 0 : -ENOMEM;
@@ -105,7 +108,8 @@ static int load_from(struct mem *m, const struct arm64_linux_config *cfg, struct
 	if (*entry + k.size > cfg->end || mem_write(m, *entry, head, sizeof(head))) {
 		return no_room("-kernel", cfg->kernel_name, err);
 	}
-	ret = copy(m, g, "-kernel", cfg->kernel_name, *entry + sizeof(head), cfg->end, &size, err);
+	ret = copy(m, g, "-kernel", cfg->kernel_name, *entry + sizeof(head), cfg->end, &size,
+		   err);
 	*end = *entry + MAX(k.size, size + sizeof(head));
 	return ret;
 }
@@ -153,8 +157,9 @@ static int load_initrd(struct mem *m, const struct arm64_linux_config *cfg, uint
 			continue;
 		}
 		if (got <= 0) {
-			return err_set(err, got ? errno : EIO, "-initrd %s: %s", cfg->initrd_name,
-				       got ? strerror(errno) : "became shorter while it was read");
+			return err_set(
+				err, got ? errno : EIO, "-initrd %s: %s", cfg->initrd_name,
+				got ? strerror(errno) : "became shorter while it was read");
 		}
 		mem_dirty(m, gpa + done, (uint64_t)got);
 		done += (uint64_t)got;

@@ -431,8 +431,9 @@ static const struct state_desc rx_desc = {
 	.version = 1,
 	.min_version = 1,
 	.size = sizeof(struct rx_word),
-	.fields = (const struct state_field[]){STATE_F_RANGE(STATE_U16, struct rx_word, v, 0, 0xfff),
-					       STATE_F_END},
+	.fields =
+		(const struct state_field[]){
+			STATE_F_RANGE(STATE_U16, struct rx_word, v, 0, 0xfff), STATE_F_END},
 };
 static const struct state_desc pl011_desc = {
 	.name = "pl011",
@@ -465,9 +466,18 @@ static int pl011_save(struct device *d, void *p, struct err *err)
 
 	pthread_mutex_lock(&u->lock);
 	*st = (struct pl011_state){
-		.ilpr = u->ilpr, .ibrd = u->ibrd, .fbrd = u->fbrd, .lcrh = u->lcrh, .cr = u->cr,
-		.ifls = u->ifls, .imsc = u->imsc, .ris = u->ris, .dmacr = u->dmacr,
-		.irq_level = u->irq_level, .tx_due = u->tx_due, .rx_count = u->rx_count,
+		.ilpr = u->ilpr,
+		.ibrd = u->ibrd,
+		.fbrd = u->fbrd,
+		.lcrh = u->lcrh,
+		.cr = u->cr,
+		.ifls = u->ifls,
+		.imsc = u->imsc,
+		.ris = u->ris,
+		.dmacr = u->dmacr,
+		.irq_level = u->irq_level,
+		.tx_due = u->tx_due,
+		.rx_count = u->rx_count,
 		.tx_count = u->tx_count,
 	};
 	for (unsigned i = 0; i < u->rx_count; i++) {

@@ -193,8 +193,13 @@ static int pl031_save(struct device *d, void *p, struct err *err)
 
 	pthread_mutex_lock(&r->lock);
 	*(struct pl031_state *)p = (struct pl031_state){
-		.offset_s = (uint64_t)r->offset_s, .mr = r->mr, .lr = r->lr, .mr_set = r->mr_set,
-		.imsc = r->imsc, .ris = r->ris, .irq_level = r->irq_level,
+		.offset_s = (uint64_t)r->offset_s,
+		.mr = r->mr,
+		.lr = r->lr,
+		.mr_set = r->mr_set,
+		.imsc = r->imsc,
+		.ris = r->ris,
+		.irq_level = r->irq_level,
 	};
 	pthread_mutex_unlock(&r->lock);
 	return 0;

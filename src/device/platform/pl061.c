@@ -41,7 +41,7 @@ static uint8_t pins(const struct pl061 *g)
 
 static uint8_t ris(const struct pl061 *g)
 {
-	uint8_t level = (uint8_t)~(pins(g) ^ g->iev);
+	uint8_t level = (uint8_t) ~(pins(g) ^ g->iev);
 
 	return (uint8_t)((g->is & level) | (~g->is & g->edges));
 }
@@ -204,8 +204,8 @@ static int pl061_save(struct device *d, void *p, struct err *err)
 
 	pthread_mutex_lock(&g->lock);
 	*(struct pl061_state *)p = (struct pl061_state){
-		g->in, g->out, g->dir, g->is, g->ibe, g->iev, g->ie, g->edges, g->afsel,
-		g->irq_level,
+		g->in,	g->out, g->dir,	  g->is,    g->ibe,
+		g->iev, g->ie,	g->edges, g->afsel, g->irq_level,
 	};
 	pthread_mutex_unlock(&g->lock);
 	return 0;

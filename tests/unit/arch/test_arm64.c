@@ -68,7 +68,8 @@ static int setup(void **state)
 	snprintf(e->path, sizeof(e->path), "/tmp/nemu-arm64-%d", (int)getpid());
 	snprintf(e->initrd, sizeof(e->initrd), "/tmp/nemu-arm64-initrd-%d", (int)getpid());
 	assert_int_equal(mem_new(&e->m), 0);
-	assert_int_equal(mem_region_add(e->m, "ram", RAM_BASE, RAM_SIZE, MEM_RAM, 0, &r, NULL), 0);
+	assert_int_equal(mem_region_add(e->m, "ram", RAM_BASE, RAM_SIZE, MEM_RAM, 0, &r, NULL),
+			 0);
 	*state = e;
 	return 0;
 }
@@ -87,8 +88,11 @@ static int teardown(void **state)
 static int load(struct env *e, bool initrd, struct arm64_linux_entry *out, struct err *err)
 {
 	struct arm64_linux_config c = {
-		.kernel_name = "KERNEL", .initrd_name = initrd ? "INITRD" : NULL, .initrd_fd = -1,
-		.base = BASE, .end = RAM_BASE + RAM_SIZE,
+		.kernel_name = "KERNEL",
+		.initrd_name = initrd ? "INITRD" : NULL,
+		.initrd_fd = -1,
+		.base = BASE,
+		.end = RAM_BASE + RAM_SIZE,
 	};
 	int ret;
 

@@ -45,7 +45,9 @@ static void make(struct env *e)
 {
 	const struct flash_config unit[] = {
 		{.option = "unit 0", .path = e->code, .readonly = true},
-		{.option = "unit 1", .path = e->has_file ? e->vars : NULL, .volatile_size = VARS},
+		{.option = "unit 1",
+		 .path = e->has_file ? e->vars : NULL,
+		 .volatile_size = VARS},
 	};
 	/* RAM of the fake machine is elsewhere on this board: only the bank above it is used */
 	struct err err;
@@ -180,8 +182,8 @@ static void test_identify(void **state)
 	assert_int_equal(rd(e, 8), 0); /* not locked */
 	cmd(e, 0, CFI_CMD_QUERY);
 	assert_int_equal(rd(e, 0x10 * 4), 'Q' * BOTH);
-	assert_int_equal(rd(e, 0x2d * 4), 2 * BOTH);	     /* three blocks */
-	assert_int_equal(rd(e, 0x30 * 4), 2 * BOTH);	     /* 512 * 256 bytes of a chip */
+	assert_int_equal(rd(e, 0x2d * 4), 2 * BOTH); /* three blocks */
+	assert_int_equal(rd(e, 0x30 * 4), 2 * BOTH); /* 512 * 256 bytes of a chip */
 	assert_int_equal(fake_mmio_read(e->fv, BANK1 + 0x10 * 4 + 2, 2), 'Q');
 	cmd(e, 0, CFI_CMD_READ_ARRAY);
 }
