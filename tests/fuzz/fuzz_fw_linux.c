@@ -2,7 +2,7 @@
  * A kernel and an initrd from anybody, for firmware: the input is the file, a tail of it the initrd.
  * What is accepted is found again whole in fw_cfg's items, and they have nothing behind them.
  *
- * #covers: src/firmware/linux.c
+ * #covers: src/firmware/linux.c src/firmware/linux_x86.c
  */
 #include <assert.h>
 #include <stdlib.h>
