@@ -72,7 +72,7 @@ static void test_options(void **state)
 	refused(EINVAL, "filename", "missing", "driver=raw");
 	refused(EINVAL, "filename", "missing", "driver=raw,filename=");
 	refused(EINVAL, "nonsense", "-blockdev", "driver=raw,filename=/x,nonsense=1");
-	refused(EINVAL, "driver", "qcow2", "driver=qcow2,filename=/x");
+	refused(EINVAL, "driver", "vmdk", "driver=vmdk,filename=/x");
 	refused(EINVAL, "aio", "posix", "driver=raw,filename=/x,aio=posix");
 	refused(EINVAL, "aio=native", "cache.direct=on", "driver=raw,filename=/x,aio=native");
 	refused(EINVAL, "discard", "maybe", "driver=raw,filename=/x,discard=maybe");
