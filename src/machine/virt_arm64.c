@@ -206,6 +206,10 @@ int board_new(struct machine *m, struct err *err)
 	m->board = b;
 	b->m = m;
 	b->kernel_fd = b->initrd_fd = -1;
+	if (m->cfg->machine_name && strstr(m->cfg->machine_name, "q35")) {
+		return err_set(err, EINVAL, "-machine %s: is a name of the x86-64 machine; say -machine virt",
+			       m->cfg->machine_name);
+	}
 	if (mem_new(&m->vm.mem) || bus_new(&m->vm.bus)) {
 		return err_set(err, ENOMEM, "machine: out of memory");
 	}
