@@ -3,6 +3,7 @@ import json
 import os
 import random
 import subprocess
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 TOOL = os.path.join(ROOT, os.environ.get("NEMU_BUILD", "build"), "tests", "format", "qcow2_tool")
@@ -46,6 +47,7 @@ class Image:
 	"""qcow2_tool on an image."""
 
 	def __init__(self, path, options=""):
+		self.path = path
 		self.text = f"driver=qcow2,file.driver=file,file.filename={path}{options}"
 		self.log = ""
 		self.proc = subprocess.Popen([TOOL, self.text], stdin=subprocess.PIPE, text=True,
@@ -82,8 +84,12 @@ class Image:
 
 
 def kill(image):
+	"""And waits until the image is free: an io_uring keeps its files for a moment after its process."""
 	image.proc.kill()
 	image.proc.wait()
+	end = time.monotonic() + 20
+	while sh("qemu-img", "info", image.path, check=False).returncode and time.monotonic() < end:
+		time.sleep(0.05)
 
 
 def same_content(path, other_raw, image=None):
