@@ -25,8 +25,15 @@ def slow(tmp_path):
 	return tmp_path
 
 
+def default_signals():
+	"""What runs in the background or under nohup has some of them ignored, and so would have its children."""
+	for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+		signal.signal(sig, signal.SIG_DFL)
+
+
 def begin(cwd, *args):
-	child = subprocess.Popen([NEMU_IMG, *args], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+	child = subprocess.Popen([NEMU_IMG, *args], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+				 preexec_fn=default_signals)
 	for _ in range(200):
 		if any(name.startswith(".o") for name in os.listdir(cwd)) or child.poll() is not None:
 			break
