@@ -213,7 +213,7 @@ def test_state(tmp_path):
 				      stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT)
 	done = tool(0, "save", str(state), "at", "STEP=4", str(serial[0]))
 	assert done.returncode == 0, done.stderr
-	subprocess.run(["sleep", "5"])
+	subprocess.run(["sleep", "20"])
 	done = tool(1, "load", str(state))
 	assert done.returncode == 0, done.stderr
 	text = serial[0].read_text() + serial[1].read_text()
@@ -221,7 +221,7 @@ def test_state(tmp_path):
 	steps = [(int(i), float(up)) for i, up in re.findall(r"STEP=(\d+) UP=([\d.]+)", text)]
 	assert [i for i, _ in steps] == list(range(1, 13)), text[-3000:]
 	gaps = [b - a for (_, a), (_, b) in zip(steps, steps[1:])]
-	assert min(gaps) >= 0 and max(gaps) < 5, gaps
+	assert min(gaps) >= 0 and max(gaps) < 15, gaps
 	kernel_log.check(re.search(r"STEP=12 .*?\n(.*)NEMU-TEST-EXIT", serial[1].read_text(), re.S).group(1))
 	# a state that does not fit is refused with one sentence
 	data = bytearray(state.read_bytes())
