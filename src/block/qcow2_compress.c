@@ -32,9 +32,8 @@ struct q2_zstd {
 };
 
 /* #syscalls(start): openat read pread64 fstat mmap mprotect close munmap */
-int q2_zstd_new(struct q2_zstd **out, const char *name, struct err *err)
+static int zstd_load(struct q2_zstd *z, const char *name, struct err *err)
 {
-	struct q2_zstd *z = calloc(1, sizeof(*z));
 	const struct {
 		const char *name;
 		void *to;
@@ -48,9 +47,6 @@ int q2_zstd_new(struct q2_zstd **out, const char *name, struct err *err)
 		{"ZSTD_isError", &z->is_error},
 	};
 
-	if (!z) {
-		return err_set(err, ENOMEM, "qcow2 image '%s': out of memory", name);
-	}
 	z->lib = dlopen("libzstd.so.1", RTLD_NOW | RTLD_LOCAL);
 	for (size_t i = 0; i < ARRAY_SIZE(symbol) && z->lib; i++) {
 		void *at = dlsym(z->lib, symbol[i].name);
@@ -64,12 +60,24 @@ int q2_zstd_new(struct q2_zstd **out, const char *name, struct err *err)
 	}
 	z->ctx = z->lib ? z->ctx_new() : NULL;
 	if (!z->ctx) {
-		q2_zstd_free(z);
 		return err_set(err, ENOENT,
 			       "qcow2 image '%s' is compressed with zstd, and libzstd.so.1 cannot be "
 			       "loaded; install libzstd1", name);
 	}
 	z->ctx_set(z->ctx, ZSTD_d_windowLogMax, ZSTD_WINDOW);
+	return 0;
+}
+
+int q2_zstd_new(struct q2_zstd **out, const char *name, struct err *err)
+{
+	struct q2_zstd *z = calloc(1, sizeof(*z));
+	int r = z ? zstd_load(z, name, err)
+		  : err_set(err, ENOMEM, "qcow2 image '%s': out of memory", name);
+
+	if (r < 0) {
+		q2_zstd_free(z);
+		return r;
+	}
 	*out = z;
 	return 0;
 }
