@@ -147,7 +147,7 @@ static int entry_count(struct check *c, uint64_t guest, struct q2_ent ent, bool 
 		c->res->corruptions++;
 		return 0;
 	}
-	if (!off && !(g->data_file && (ent.e & QCOW2_COPIED))) {
+	if (!off && !(ent.e & QCOW2_COMPRESSED) && !(g->data_file && (ent.e & QCOW2_COPIED))) {
 		return 0;
 	}
 	if (data) {
@@ -162,6 +162,26 @@ static int entry_count(struct check *c, uint64_t guest, struct q2_ent ent, bool 
 		r = 0;
 	}
 	return r;
+}
+
+static void flag_counted(struct check *c, bool fixed)
+{
+	*(fixed ? &c->res->corruptions_fixed : &c->res->corruptions) += 1;
+}
+
+/* A compressed cluster has no COPIED flag, in the tables of snapshots too. */
+static int flag_of_compressed(struct check *c, uint64_t at, be64 *entry)
+{
+	uint64_t e = be64_get(*entry);
+	bool fix = c->fix & BLK_FIX_ERRORS;
+
+	if (!(e & QCOW2_COMPRESSED) || !(e & QCOW2_COPIED)) {
+		return 0;
+	}
+	say(c, "ERROR COPIED flag of a compressed cluster: 0x%llx", (unsigned long long)e);
+	flag_counted(c, fix);
+	*entry = be64_of(e & ~QCOW2_COPIED);
+	return fix ? q2_pwrite(&c->q->file, at, entry, sizeof(*entry)) : 0;
 }
 
 static int l2_count(struct check *c, uint64_t off, uint64_t guest, be64 *table)
@@ -180,13 +200,14 @@ static int l2_count(struct check *c, uint64_t off, uint64_t guest, be64 *table)
 	for (uint64_t i = 0; i < g->cluster_size / 8 && !r; i += step) {
 		struct q2_ent ent = {be64_get(table[i]),
 				     step == 2 ? be64_get(table[i + 1]) : 0};
-		bool bad;
+		bool bad = false;
 
 		if (!ent.e && !ent.bitmap) {
 			guest += g->cluster_size;
 			continue;
 		}
-		r = entry_count(c, guest, ent, &bad);
+		r = flag_of_compressed(c, off + i * 8, &table[i]);
+		r = r ? r : entry_count(c, guest, ent, &bad);
 		if (!r && bad && c->fix & BLK_FIX_ERRORS) {
 			table[i] = be64_of(g->version >= 3 && !g->extl2 ? QCOW2_ZERO : 0);
 			if (step == 2) {
@@ -281,6 +302,11 @@ static int structure_count(struct check *c)
 	int r = count_on(c, q->h.rt_offset, (uint64_t)q->h.rt_clusters << q->geo.cluster_bits,
 			 "refcount table");
 
+	if (q->rt_reserved) {
+		say(c, "ERROR refcount table entry %u has reserved bits set", q->rt_reserved - 1);
+		c->res->corruptions++;
+		c->rebuild = true;
+	}
 	for (uint32_t i = 0; i < q->rt_size && !r; i++) {
 		uint64_t off = q->rt[i];
 
@@ -459,6 +485,7 @@ static int rebuild(struct check *c)
 	q->rt_size = (uint32_t)n;
 	q->rt_lo = UINT32_MAX;
 	q->rt_hi = 0;
+	q->rt_reserved = 0;
 	q->free_hint = 1;
 	q->zero_from = align_up(q->file.size, q->geo.cluster_size);
 	for (unsigned i = 0; i < q->rc.nslots; i++) {
@@ -487,11 +514,6 @@ static bool flag_wrong(struct check *c, uint64_t *e, const char *what, int *resu
 	return true;
 }
 
-static void flag_counted(struct check *c, bool fixed)
-{
-	*(fixed ? &c->res->corruptions_fixed : &c->res->corruptions) += 1;
-}
-
 static int l2_flags(struct check *c, uint64_t off, be64 *table)
 {
 	const struct q2_geo *g = &c->q->geo;
@@ -502,16 +524,9 @@ static int l2_flags(struct check *c, uint64_t off, be64 *table)
 	for (uint64_t i = 0; i < g->cluster_size / 8 && !r && !g->data_file; i += step) {
 		uint64_t e = be64_get(table[i]);
 
-		if (e & QCOW2_COMPRESSED) {
-			if (e & QCOW2_COPIED) {
-				say(c, "ERROR COPIED flag of a compressed cluster: 0x%llx",
-				    (unsigned long long)e);
-				flag_counted(c, fix);
-				table[i] = be64_of(e & ~QCOW2_COPIED);
-				changed = true;
-			}
-		} else if (e & QCOW2_OFFSET && !(e & QCOW2_OFFSET & (g->cluster_size - 1)) &&
-			   flag_wrong(c, &e, "guest cluster", &r)) {
+		if (!(e & QCOW2_COMPRESSED) && e & QCOW2_OFFSET &&
+		    !(e & QCOW2_OFFSET & (g->cluster_size - 1)) &&
+		    flag_wrong(c, &e, "guest cluster", &r)) {
 			flag_counted(c, fix);
 			table[i] = be64_of(e);
 			changed = true;

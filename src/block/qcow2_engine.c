@@ -374,7 +374,9 @@ static int tables_read(struct q2 *q)
 		atomic_store_explicit(&q->l1[i], __builtin_bswap64(e), memory_order_relaxed);
 	}
 	for (uint32_t i = 0; i < q->rt_size; i++) {
-		q->rt[i] = __builtin_bswap64(q->rt[i]) & QCOW2_REFTABLE_OFFSET;
+		q->rt[i] = __builtin_bswap64(q->rt[i]);
+		q->rt_reserved = q->rt[i] & ~QCOW2_REFTABLE_OFFSET ? i + 1 : q->rt_reserved;
+		q->rt[i] &= QCOW2_REFTABLE_OFFSET;
 	}
 	q->l1_lo = q->rt_lo = UINT32_MAX;
 	return r;

@@ -241,6 +241,7 @@ struct q2 {
 	struct q2_cache l2, rc;
 	uint64_t *rt; /* refcount table, host byte order */
 	uint32_t rt_size, rt_lo, rt_hi;
+	uint32_t rt_reserved; /* one entry of the file with reserved bits, plus 1 */
 	bool lazy;
 	uint64_t free_hint; /* cluster number: no free one before */
 	uint64_t zero_from; /* file offsets from here were never written */

@@ -63,10 +63,12 @@ enum q2_type q2_ent_type(const struct q2_geo *g, struct q2_ent ent, unsigned sub
 	return alloc ? Q2_NORMAL : Q2_UNALLOC;
 }
 
+/* Of small clusters the field reaches beyond bit 55; such offsets are outside of any file, as those who
+ * use them find. */
 uint64_t q2_comp_range(const struct q2_geo *g, uint64_t entry, uint64_t *len)
 {
 	unsigned shift = 62 - (g->cluster_bits - 8);
-	uint64_t off = entry & ((UINT64_C(1) << shift) - 1) & (QCOW2_OFFSET | 511);
+	uint64_t off = entry & ((UINT64_C(1) << shift) - 1);
 	uint64_t sectors = (entry >> shift & ((UINT64_C(1) << (g->cluster_bits - 8)) - 1)) + 1;
 
 	*len = sectors * 512 - (off & 511);
