@@ -239,19 +239,18 @@ int q2_commit(struct q2 *q, bool sync)
 
 int q2_flush(struct q2 *q)
 {
-	bool links = q->l2.ndirty || q->l1_lo < q->l1_hi || q->unsynced;
+	bool links = q->l2.ndirty || q->l1_lo < q->l1_hi, file = links || q->unsynced;
 	int r;
 
-	if (q->corrupt && !links) {
-		return q2_pflush(&q->file);
+	if (q->corrupt) {
+		file = false;
 	}
 	r = q2_commit(q, true);
+	/* what the guest wrote without a new link, where q2_commit() had no reason to flush */
 	if (!r && !links) {
-		/* the guest's data alone */
 		r = q2_pflush(&q->data);
-		r = r ? r : q2_pflush(&q->file);
 	}
-	return r;
+	return r || file ? r : q2_pflush(&q->file);
 }
 
 int q2_first_write(struct q2 *q)

@@ -232,8 +232,9 @@ static int piece_next(struct q2 *q, struct plan *plan, struct q2_write *w, uint6
 	}
 	first = last = q2_ent_get(q, s, index);
 	if (is_ours(g, first)) {
+		/* up to the first subcluster that is there: channels may be writing to it */
 		n = 1;
-		stop = MIN(end, (pos & ~mask) + g->cluster_size);
+		stop = MIN(MIN(end, (pos & ~mask) + g->cluster_size), pos + x.len);
 		host = g->data_file ? pos & ~mask : first.e & QCOW2_OFFSET;
 	} else {
 		n = count_new(q, s, index, q2_clusters(g, (pos & mask) + (end - pos)));
