@@ -1,6 +1,6 @@
 /*
  * Flash for UEFI variables, with its content in a file: what does not depend on the chip. Commands
- * are in flash_x86.c and flash_arm64.c; flash_open.c opens and maps. Without a file (fd -1) the
+ * are in flash_cfi.c; flash_open.c opens and maps. Without a file (fd -1) the
  * content lasts as long as the machine.
  *
  * Reads of the array never exit: the region is a read-only slot ("direct"). Only while status,
@@ -315,7 +315,7 @@ static int flash_load(struct device *d, const void *p, struct err *err)
 			       "copy of the same file",
 			       st->size, f->path, f->size);
 	}
-	if (st->pending > flash_max_pending) {
+	if (st->pending > flash_max_pending()) {
 		return err_set(err, EINVAL, "the state has a flash with an unknown command");
 	}
 	for (uint32_t block = 0; block < f->size / BLOCK; block++) {
@@ -449,7 +449,7 @@ int flash_device_new(struct vm *vm, const char *id, const char *path, int fd,
 		.space = BUS_MMIO,
 		.base = mem_region_gpa(rom),
 		.size = f->size,
-		.ops = &flash_bus_ops,
+		.ops = &flash_chip.bus,
 		.opaque = f,
 	};
 	ret = bus_add(vm->bus, &f->region);

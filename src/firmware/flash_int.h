@@ -1,5 +1,5 @@
 /*
- * Between flash_open.c, flash.c and the chip: flash_x86.c, flash_arm64.c.
+ * Between flash_open.c, flash.c, flash_cfi.c and the chips: flash_x86.c, flash_arm64.c.
  */
 #ifndef FIRMWARE_FLASH_INT_H
 #define FIRMWARE_FLASH_INT_H
@@ -21,7 +21,7 @@ int flash_device_new(struct vm *vm, const char *id, const char *path, int fd,
 /* Removes and destroys it, for a start that fails later. */
 void flash_device_undo(struct device *d);
 
-/* --- between flash.c and the chip --- */
+/* --- between flash.c and flash_cfi.c --- */
 enum flash_mode { FLASH_ARRAY, FLASH_STATUS, FLASH_IDENTIFIER, FLASH_QUERY_TABLE, FLASH_MODES };
 #define FLASH_QUEUE 64
 
@@ -45,7 +45,7 @@ struct flash {
 	bool direct; /* control loop */
 
 	pthread_mutex_t lock;
-	uint8_t pending; /* what the next write is: the chip's; 0: a command */
+	uint8_t pending; /* what the next write is: flash_cfi.c's; 0: a command */
 	struct entry *queue[FLASH_QUEUE]; /* ring; entries are allocated at first use and kept */
 	unsigned head, count;
 	bool writing; /* the entry at head */
@@ -63,10 +63,26 @@ uint8_t flash_byte(const struct flash *f, uint64_t off);
 /* The mode has changed from or to FLASH_ARRAY: on the control loop. */
 void flash_mode_apply(void *flash);
 
-/* flash_x86.c, flash_arm64.c: the command set, and where unit n of size bytes stands. next is 0 for
- * the first unit and then kept by the function. False: there is no room. */
-extern const struct bus_ops flash_bus_ops;
-extern const uint8_t flash_max_pending;
+/* flash_cfi.c: what the guest's accesses do. */
+uint64_t flash_cfi_read(void *opaque, uint64_t off, unsigned size);
+void flash_cfi_write(void *opaque, uint64_t off, uint64_t value, unsigned size);
+/* The highest value that flash.pending can have. */
+uint8_t flash_max_pending(void);
+
+/* flash_x86.c, flash_arm64.c: the chips, */
+struct flash_chip {
+	struct bus_ops bus;
+	unsigned width, chips; /* bytes of an access, of which each chip has its part */
+	uint32_t erase_block;
+	unsigned buffer_words; /* of the size of an access; 0: the chip has neither buffers nor locks */
+	/* After a command the status is read until the array is asked for; otherwise the array,
+	 * unless the command asks for something else. */
+	bool status_follows;
+	uint8_t device_id, query_minor;
+};
+extern const struct flash_chip flash_chip;
+/* and where unit n of size bytes stands. next is 0 for the first unit and then kept by the
+ * function. False: there is no room. */
 bool flash_place(unsigned unit, uint32_t size, uint64_t *next, uint64_t *gpa);
 
 #endif
