@@ -10,11 +10,8 @@
  * Threads: control loop, vCPUs parked. Untrusted: the stream. Its ids are compared with KVM's own
  * list, so a size never comes from it; values are KVM's to judge.
  */
-#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/util.h"
@@ -58,7 +55,7 @@ static const struct state_field vcpu_fields[] = {
 	STATE_F_VARRAY(struct arm64_vcpu_state, regs, &reg_desc, count),
 	STATE_F_END,
 };
-static const struct state_desc vcpu_desc = {
+const struct state_desc kvm_arch_vcpu_desc = {
 	.name = "arm64-vcpu",
 	.version = 1,
 	.min_version = 1,
@@ -72,8 +69,9 @@ static uint32_t reg_size(uint64_t id)
 }
 
 /* #ioctls(main): KVM_GET_MP_STATE KVM_GET_VCPU_EVENTS */
-static int vcpu_capture(struct kvm_vcpu *v, struct arm64_vcpu_state *st, struct err *err)
+int kvm_arch_vcpu_capture(struct kvm_vcpu *v, void *state, struct err *err)
 {
+	struct arm64_vcpu_state *st = state;
 	const struct kvm_reg_list *l = v->arm64->regs;
 	struct kvm_vcpu_events ev = {0};
 	struct kvm_mp_state mp;
@@ -120,17 +118,11 @@ static int compare(const struct kvm_vcpu *v, const struct arm64_reg *reg)
 	return r < 0 ? r : memcmp(have, reg->value, reg->len) ? -EINVAL : 0;
 }
 
-/* #ioctls(main): KVM_SET_MP_STATE KVM_SET_VCPU_EVENTS */
-static int vcpu_apply(struct kvm_vcpu *v, const struct arm64_vcpu_state *st, struct err *err)
+/* KVM's own list is the measure. */
+int kvm_arch_vcpu_check(const struct kvm_vcpu *v, const void *state, struct err *err)
 {
+	const struct arm64_vcpu_state *st = state;
 	const struct kvm_reg_list *l = v->arm64->regs;
-	struct kvm_mp_state mp = {.mp_state = st->mp_state};
-	struct kvm_vcpu_events ev = {
-		.exception.serror_pending = st->serror_pending,
-		.exception.serror_has_esr = st->serror_has_esr,
-		.exception.serror_esr = st->serror_esr,
-	};
-	int r;
 
 	if (st->count != l->n) {
 		return err_set(
@@ -150,13 +142,31 @@ static int vcpu_apply(struct kvm_vcpu *v, const struct arm64_vcpu_state *st, str
 				"kernel",
 				v->name, reg->id);
 		}
+	}
+	return 0;
+}
+
+/* #ioctls(main): KVM_SET_MP_STATE KVM_SET_VCPU_EVENTS */
+int kvm_arch_vcpu_apply(struct kvm_vcpu *v, const void *state, struct err *err)
+{
+	const struct arm64_vcpu_state *st = state;
+	struct kvm_mp_state mp = {.mp_state = st->mp_state};
+	struct kvm_vcpu_events ev = {
+		.exception.serror_pending = st->serror_pending,
+		.exception.serror_has_esr = st->serror_has_esr,
+		.exception.serror_esr = st->serror_esr,
+	};
+	int r;
+
+	for (uint32_t i = 0; i < st->count; i++) {
+		const struct arm64_reg *reg = &st->regs[i];
+
 		r = reg->id == KVM_REG_ARM64_SVE_VLS ? compare(v, reg)
 						     : arm64_reg_set(v, reg->id, reg->value);
 		if (r < 0) {
 			return err_set(err, -r,
 				       "KVM does not take register %#" PRIx64
-				       " of %s: %s; use a host "
-				       "with the same processor",
+				       " of %s: %s; use a host with the same processor",
 				       reg->id, v->name, strerror(-r));
 		}
 	}
@@ -167,53 +177,4 @@ static int vcpu_apply(struct kvm_vcpu *v, const struct arm64_vcpu_state *st, str
 	return r < 0 ? err_set(err, -r, "KVM does not take the state of %s: %s", v->name,
 			       strerror(-r))
 		     : 0;
-}
-
-int kvm_vcpu_save(struct kvm_vcpu *v, struct state_out *o, struct err *err)
-{
-	struct arm64_vcpu_state *st = calloc(1, sizeof(*st));
-	char instance[16];
-	int r;
-
-	assert(!v->running);
-	if (!st) {
-		return err_set(err, ENOMEM, "no memory for the state of %s", v->name);
-	}
-	r = vcpu_capture(v, st, err);
-	if (r == 0) {
-		snprintf(instance, sizeof(instance), "%u", v->index);
-		r = state_put(o, &vcpu_desc, instance, st);
-		if (r < 0) {
-			err_set(err, -r, "the state of %s cannot be saved: %s", v->name,
-				strerror(-r));
-		}
-	}
-	free(st);
-	return r;
-}
-
-int kvm_vcpu_load(struct kvm_vcpu *v, struct state_in *in, struct err *err)
-{
-	struct arm64_vcpu_state *st = calloc(1, sizeof(*st));
-	char instance[16];
-	int r;
-
-	assert(!v->running);
-	if (!st) {
-		return err_set(err, ENOMEM, "no memory for the state of %s", v->name);
-	}
-	snprintf(instance, sizeof(instance), "%u", v->index);
-	r = state_get(in, &vcpu_desc, instance, st, err);
-	if (r == -ENOENT) {
-		err_set(err, ENOENT, "the saved state has no %s", v->name);
-	}
-	if (r == 0) {
-		atomic_store(&v->stopped, true); /* half loaded is not runnable */
-		r = vcpu_apply(v, st, err);
-	}
-	if (r == 0) {
-		atomic_store(&v->stopped, false);
-	}
-	free(st);
-	return r;
 }

@@ -165,6 +165,12 @@ int kvm_arch_vm_setup(struct kvm_vm *vm, struct err *err);
 void kvm_arch_vm_teardown(struct kvm_vm *vm);
 int kvm_arch_vcpu_setup(struct kvm_vcpu *v, const void *config, struct err *err);
 void kvm_arch_vcpu_teardown(struct kvm_vcpu *v);
+/* A vCPU's state: a structure that is only the architecture's. check is between decoding and
+ * apply, which changes the vCPU. 0 or -errno with a sentence. */
+extern const struct state_desc kvm_arch_vcpu_desc;
+int kvm_arch_vcpu_capture(struct kvm_vcpu *v, void *state, struct err *err);
+int kvm_arch_vcpu_check(const struct kvm_vcpu *v, const void *state, struct err *err);
+int kvm_arch_vcpu_apply(struct kvm_vcpu *v, const void *state, struct err *err);
 /* For -check-host: what is used where it is there, and further questions. */
 struct kvm_optional_cap {
 	unsigned cap;

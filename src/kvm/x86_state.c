@@ -1,5 +1,5 @@
 /*
- * The declared state of vCPUs and clock (state/state.h), and its way in and out of a stream.
+ * The declared state of vCPUs (state/state.h). vcpu_state.c has its way in and out of a stream.
  *
  * A vCPU's section holds its CPUID too, and loading compares it with that of the vCPU at hand:
  * a guest must not wake up on another CPU than it fell asleep on. The APIC id in CPUID makes
@@ -8,11 +8,7 @@
  * Threads: control loop, vCPUs parked. Untrusted: the stream. Ranges are checked by the tables,
  * the meaning of registers by KVM, which refuses what the CPU could not be in.
  */
-#include <assert.h>
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/util.h"
 #include "kvm/x86_int.h"
@@ -217,7 +213,7 @@ static const struct state_field vcpu_fields[] = {
 	STATE_F_VARRAY(struct x86_vcpu_state, cpuid, &cpuid_desc, cpuid_count),
 	STATE_F_END,
 };
-static const struct state_desc vcpu_desc = {
+const struct state_desc kvm_arch_vcpu_desc = {
 	.name = "x86-vcpu",
 	.version = 1,
 	.min_version = 1,
@@ -237,9 +233,10 @@ static void vcpu_cpuid(const struct kvm_vcpu *v, struct x86_vcpu_state *st)
 	}
 }
 
-static int vcpu_check(const struct kvm_vcpu *v, const struct x86_vcpu_state *st,
-		      struct err *err)
+int kvm_arch_vcpu_check(const struct kvm_vcpu *v, const void *state, struct err *err)
 {
+	const struct x86_vcpu_state *st = state;
+
 	if (st->apic_id != v->id) {
 		return err_set(err, EINVAL,
 			       "the saved %s has APIC id %u, this one %u: use the same -smp",
@@ -273,61 +270,18 @@ static int vcpu_check(const struct kvm_vcpu *v, const struct x86_vcpu_state *st,
 	return 0;
 }
 
-static void vcpu_instance(const struct kvm_vcpu *v, char *buf, size_t size)
+int kvm_arch_vcpu_capture(struct kvm_vcpu *v, void *state, struct err *err)
 {
-	snprintf(buf, size, "%u", v->index);
-}
+	struct x86_vcpu_state *st = state;
+	int r = x86_vcpu_capture(v, st, err);
 
-int kvm_vcpu_save(struct kvm_vcpu *v, struct state_out *o, struct err *err)
-{
-	struct x86_vcpu_state *st = calloc(1, sizeof(*st));
-	char instance[16];
-	int r;
-
-	assert(!v->running);
-	if (!st) {
-		return err_set(err, ENOMEM, "no memory for the state of %s", v->name);
+	if (r == 0) {
+		vcpu_cpuid(v, st);
 	}
-	r = x86_vcpu_capture(v, st, err);
-	if (r < 0) {
-		goto free_state;
-	}
-	vcpu_cpuid(v, st);
-	vcpu_instance(v, instance, sizeof(instance));
-	r = state_put(o, &vcpu_desc, instance, st);
-	if (r < 0) {
-		err_set(err, -r, "the state of %s cannot be saved: %s", v->name, strerror(-r));
-	}
-free_state:
-	free(st);
 	return r;
 }
 
-int kvm_vcpu_load(struct kvm_vcpu *v, struct state_in *in, struct err *err)
+int kvm_arch_vcpu_apply(struct kvm_vcpu *v, const void *state, struct err *err)
 {
-	struct x86_vcpu_state *st = malloc(sizeof(*st));
-	char instance[16];
-	int r;
-
-	assert(!v->running);
-	if (!st) {
-		return err_set(err, ENOMEM, "no memory for the state of %s", v->name);
-	}
-	vcpu_instance(v, instance, sizeof(instance));
-	r = state_get(in, &vcpu_desc, instance, st, err);
-	if (r == -ENOENT) {
-		err_set(err, ENOENT, "the saved state has no %s", v->name);
-	}
-	if (r == 0) {
-		r = vcpu_check(v, st, err);
-	}
-	if (r == 0) {
-		atomic_store(&v->stopped, true); /* half loaded is not runnable */
-		r = x86_vcpu_apply(v, st, err);
-	}
-	if (r == 0) {
-		atomic_store(&v->stopped, false);
-	}
-	free(st);
-	return r;
+	return x86_vcpu_apply(v, state, err);
 }
