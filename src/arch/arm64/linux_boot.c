@@ -5,11 +5,10 @@
 #include "arch/arm64/linux_boot.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "arch/boot_file.h"
 #include "base/gunzip.h"
 #include "base/util.h"
 #include "base/wire.h"
@@ -59,9 +58,15 @@ static int no_room(const char *option, const char *name, struct err *err)
 		       name);
 }
 
+static int unreadable(const char *name, int error, struct err *err)
+{
+	return err_set(err, error, "-kernel %s: cannot be read: %s", name,
+		       error == EINVAL ? "its gzip data is damaged" : strerror(error));
+}
+
 /* Everything that the file gives, to gpa; *size is how much. */
-static int copy(struct mem *m, struct gunzip *g, const char *option, const char *name,
-		uint64_t gpa, uint64_t end, uint64_t *size, struct err *err)
+static int copy(struct mem *m, struct gunzip *g, const char *name, uint64_t gpa, uint64_t end,
+		uint64_t *size, struct err *err)
 {
 	uint8_t *buf = malloc(CHUNK);
 	ssize_t n = buf ? 0 : -ENOMEM;
@@ -75,15 +80,13 @@ static int copy(struct mem *m, struct gunzip *g, const char *option, const char 
 		if (!range_within(done, (uint64_t)n, end - gpa) ||
 		    mem_write(m, gpa + done, buf, (size_t)n)) {
 			free(buf);
-			return no_room(option, name, err);
+			return no_room("-kernel", name, err);
 		}
 		done += (uint64_t)n;
 	}
 	free(buf);
 	*size = done;
-	return n < 0 ? err_set(err, (int)-n, "%s %s: cannot be read: %s", option, name,
-			       n == -EINVAL ? "its gzip data is damaged" : strerror((int)-n))
-		     : 0;
+	return n < 0 ? unreadable(name, (int)-n, err) : 0;
 }
 
 /* The header says how much room there has to be. */
@@ -97,8 +100,7 @@ static int load_from(struct mem *m, const struct arm64_linux_config *cfg, struct
 	int ret;
 
 	if (n < 0) {
-		return err_set(err, (int)-n, "-kernel %s: cannot be read: %s", cfg->kernel_name,
-			       n == -EINVAL ? "its gzip data is damaged" : strerror((int)-n));
+		return unreadable(cfg->kernel_name, (int)-n, err);
 	}
 	ret = arm64_linux_check(head, (size_t)n, cfg->kernel_name, &k, err);
 	if (ret) {
@@ -108,8 +110,7 @@ static int load_from(struct mem *m, const struct arm64_linux_config *cfg, struct
 	if (*entry + k.size > cfg->end || mem_write(m, *entry, head, sizeof(head))) {
 		return no_room("-kernel", cfg->kernel_name, err);
 	}
-	ret = copy(m, g, "-kernel", cfg->kernel_name, *entry + sizeof(head), cfg->end, &size,
-		   err);
+	ret = copy(m, g, cfg->kernel_name, *entry + sizeof(head), cfg->end, &size, err);
 	*end = *entry + MAX(k.size, size + sizeof(head));
 	return ret;
 }
@@ -121,51 +122,29 @@ static int load_kernel(struct mem *m, const struct arm64_linux_config *cfg, uint
 	int ret = gunzip_open(cfg->kernel_fd, &g);
 
 	if (ret) {
-		return err_set(err, -ret, "-kernel %s: cannot be read: %s", cfg->kernel_name,
-			       strerror(-ret));
+		return unreadable(cfg->kernel_name, -ret, err);
 	}
 	ret = load_from(m, cfg, g, entry, end, err);
 	gunzip_close(g);
 	return ret;
 }
 
-/* As it is: the kernel unpacks it. #syscalls(main): lseek preadv */
+/* As it is: the kernel unpacks it. */
 static int load_initrd(struct mem *m, const struct arm64_linux_config *cfg, uint64_t gpa,
 		       uint64_t *end, struct err *err)
 {
-	off_t size = lseek(cfg->initrd_fd, 0, SEEK_END);
-	uint64_t done = 0;
+	uint64_t size;
+	int ret = boot_file_size(cfg->initrd_fd, "-initrd", cfg->initrd_name, &size, err);
 
-	if (size <= 0) {
-		return err_set(err, size ? errno : EINVAL, "-initrd %s: %s", cfg->initrd_name,
-			       size ? strerror(errno) : "empty: give a file with contents");
+	if (ret) {
+		return ret;
 	}
-	if (gpa > cfg->end || (uint64_t)size > cfg->end - gpa) {
+	if (gpa > cfg->end || size > cfg->end - gpa) {
 		return no_room("-initrd", cfg->initrd_name, err);
 	}
-	while (done < (uint64_t)size) {
-		struct iovec iov[2];
-		int n = mem_span(m, gpa + done, MIN((uint64_t)size - done, GiB), true, iov,
-				 ARRAY_SIZE(iov));
-		ssize_t got;
-
-		if (n < 0) {
-			return no_room("-initrd", cfg->initrd_name, err);
-		}
-		got = preadv(cfg->initrd_fd, iov, n, (off_t)done);
-		if (got < 0 && errno == EINTR) {
-			continue;
-		}
-		if (got <= 0) {
-			return err_set(
-				err, got ? errno : EIO, "-initrd %s: %s", cfg->initrd_name,
-				got ? strerror(errno) : "became shorter while it was read");
-		}
-		mem_dirty(m, gpa + done, (uint64_t)got);
-		done += (uint64_t)got;
-	}
-	*end = gpa + done;
-	return 0;
+	*end = gpa + size;
+	return boot_file_to_guest(m, cfg->initrd_fd, 0, gpa, size, "-initrd", cfg->initrd_name,
+				  err);
 }
 
 int arm64_linux_load(struct mem *m, const struct arm64_linux_config *cfg,

@@ -4,6 +4,7 @@
 #ifndef ARCH_X86_BOOT_INT_H
 #define ARCH_X86_BOOT_INT_H
 
+#include "arch/boot_file.h"
 #include "arch/x86/linux_boot.h"
 
 /* Low memory: GDT and page tables, boot_params or start info, command line. */
@@ -16,12 +17,6 @@
 /* Is [addr, addr + size) inside one RAM entry, below 4 GiB? */
 bool boot_is_ram(const struct x86_linux_config *cfg, uint64_t addr, uint64_t size);
 
-/* The size of a file that is not empty, by seeking. -errno with a sentence. */
-int boot_file_size(int fd, const char *option, const char *name, uint64_t *size,
-		   struct err *err);
-/* Reads size bytes from off straight into guest memory. -errno with a sentence. */
-int boot_file_to_guest(struct mem *m, int fd, uint64_t off, gpa_t gpa, uint64_t size,
-		       const char *option, const char *name, struct err *err);
 /* Zeroes guest memory that boot_is_ram(). */
 void boot_zero_guest(struct mem *m, gpa_t gpa, uint64_t size);
 

@@ -1,13 +1,11 @@
 /*
- * What both kinds of direct boot do: find room, read files into guest memory. See boot_int.h.
+ * What both kinds of direct boot do: find room for things. See boot_int.h.
  *
- * The initrd lies as high as its limit and RAM below 4 GiB allow, beside the kernel. Files are
- * read straight into guest memory with the sizes found first; one that shrinks meanwhile is an
- * error, not a fault (nothing is mapped). Untrusted: the files. Control loop.
+ * The initrd lies as high as its limit and RAM below 4 GiB allow, beside the kernel.
+ * Untrusted: the files. Control loop.
  */
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "arch/x86/boot_int.h"
 #include "base/util.h"
@@ -63,60 +61,6 @@ static int place_initrd(const struct x86_linux_config *cfg, uint64_t addr_max, u
 	return err_set(err, ENOMEM,
 		       "-initrd %s: its %ju MiB do not fit beside the kernel: use a larger -m",
 		       cfg->initrd_name, (uintmax_t)((size + MiB - 1) / MiB));
-}
-
-/* By seeking and not by fstat(2), which libc turns into another call on every architecture and
- * version: this runs at every reset, behind the filter. #syscalls(main): lseek */
-int boot_file_size(int fd, const char *option, const char *name, uint64_t *size,
-		   struct err *err)
-{
-	off_t end = lseek(fd, 0, SEEK_END);
-
-	if (end < 0 && errno != ESPIPE) {
-		return err_set(err, errno, "%s %s: %s", option, name, strerror(errno));
-	}
-	if (end <= 0) {
-		return err_set(err, EINVAL, "%s %s: %s: give a file with contents", option,
-			       name, end == 0 ? "empty" : "not a regular file");
-	}
-	*size = (uint64_t)end;
-	return 0;
-}
-
-/* Reads size bytes from off straight into guest memory. #syscalls(main): preadv */
-int boot_file_to_guest(struct mem *m, int fd, uint64_t off, gpa_t gpa, uint64_t size,
-		       const char *option, const char *name, struct err *err)
-{
-	while (size) {
-		uint64_t chunk = MIN(size, GiB);
-		struct iovec iov[2];
-		int n = mem_span(m, gpa, chunk, true, iov, ARRAY_SIZE(iov));
-		ssize_t got;
-
-		if (n < 0) {
-			return err_set(err, EFAULT,
-				       "%s %s: no guest memory at %#jx: use a larger -m",
-				       option, name, (uintmax_t)gpa);
-		}
-		got = preadv(fd, iov, n, off);
-		if (got < 0 && errno == EINTR) {
-			continue;
-		}
-		if (got < 0) {
-			return err_set(err, errno, "%s %s: %s", option, name, strerror(errno));
-		}
-		if (got == 0) {
-			return err_set(err, EIO,
-				       "%s %s: became shorter while it was read: "
-				       "copy it again",
-				       option, name);
-		}
-		mem_dirty(m, gpa, got);
-		off += got;
-		gpa += got;
-		size -= got;
-	}
-	return 0;
 }
 
 void boot_zero_guest(struct mem *m, gpa_t gpa, uint64_t size)
