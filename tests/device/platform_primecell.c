@@ -11,14 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "device/platform/pl011.h"
-#include "device/platform/pl031.h"
-#include "device/platform/pl061.h"
+#include "device/platform/primecell.h"
 #include "fake_chr.h"
 #include "fakes/fakes.h"
-#include "spec/pl011.h"
-#include "spec/platform_arm64.h"
 #include "spec/primecell.h"
+#include "spec/platform_arm64.h"
 
 enum { UART_PIN = 1, RTC_PIN = 2, GPIO_PIN = 7 };
 

@@ -11,12 +11,10 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/util.h"
-#include "core/bus.h"
-#include "core/device.h"
 #include "device/platform/ged.h"
+#include "device/platform/platform_int.h"
 #include "spec/ged.h"
 
 struct ged {
@@ -129,22 +127,11 @@ int ged_new(struct vm *vm, uint64_t base, struct irq_line line, struct ged **out
 		.ops = &ged_bus_ops,
 		.opaque = g,
 	};
-	ret = bus_add(vm->bus, &g->region);
+	ret = platform_add(vm, &g->dev, &ged_ops, "ged", &g->region, err);
 	if (ret) {
-		err_set(err, -ret, "ged: cannot use its register at 0x%llx: %s",
-			(unsigned long long)base, strerror(-ret));
-		goto free_ged;
-	}
-	ret = device_add(vm->devices, &g->dev, &ged_ops, "ged", err);
-	if (ret) {
-		goto del_region;
+		free(g);
+		return ret;
 	}
 	*out = g;
 	return 0;
-
-del_region:
-	bus_del(vm->bus, &g->region);
-free_ged:
-	free(g);
-	return ret;
 }

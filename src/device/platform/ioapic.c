@@ -32,9 +32,8 @@
 
 #include "base/log.h"
 #include "base/util.h"
-#include "core/bus.h"
-#include "core/device.h"
 #include "device/platform/ioapic.h"
+#include "device/platform/platform_int.h"
 #include "device/platform/trace.h"
 #include "spec/ioapic.h"
 #include "spec/platform_x86.h"
@@ -441,23 +440,12 @@ int ioapic_new(struct vm *vm, struct ioapic **out, struct err *err)
 		.opaque = io,
 		.owner = vm->loop,
 	};
-	ret = bus_add(vm->bus, &io->region);
+	ret = platform_add(vm, &io->dev, &ioapic_ops, "ioapic", &io->region, err);
 	if (ret) {
-		err_set(err, -ret, "ioapic: cannot use its registers at 0x%llx: %s",
-			(unsigned long long)PLAT_IOAPIC_BASE, strerror(-ret));
-		goto free_io;
-	}
-	ret = device_add(vm->devices, &io->dev, &ioapic_ops, "ioapic", err);
-	if (ret) {
-		goto del_region;
+		pthread_mutex_destroy(&io->lock);
+		free(io);
+		return ret;
 	}
 	*out = io;
 	return 0;
-
-del_region:
-	bus_del(vm->bus, &io->region);
-free_io:
-	pthread_mutex_destroy(&io->lock);
-	free(io);
-	return ret;
 }

@@ -11,19 +11,24 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #include "base/util.h"
-#include "core/bus.h"
-#include "core/device.h"
-#include "device/platform/pl031.h"
+#include "device/platform/platform_int.h"
+#include "device/platform/primecell.h"
 #include "event/loop.h"
 #include "spec/primecell.h"
 
-#define SIZE	   0x1000u
 #define NS_PER_SEC INT64_C(1000000000)
 #define LOOK_S	   3600u /* the host's clock may be set meanwhile */
+
+/* What the guest has set, and its state. */
+struct pl031_regs {
+	uint64_t offset_s; /* two's complement: the clock goes on while a machine is saved */
+	uint32_t mr, lr;
+	bool mr_set; /* there is an alarm that has not come */
+	bool imsc, ris, irq_level;
+};
 
 struct pl031 {
 	struct device dev;
@@ -32,10 +37,7 @@ struct pl031 {
 	struct pl031_config cfg;
 
 	pthread_mutex_t lock;
-	int64_t offset_s;
-	uint32_t mr, lr;
-	bool mr_set; /* there is an alarm that has not come */
-	bool imsc, ris, irq_level;
+	struct pl031_regs r;
 
 	struct loop_work work;
 	struct loop_timer timer; /* control loop */
@@ -54,15 +56,15 @@ static int64_t now_s(const struct pl031 *r)
 
 static uint32_t counter(const struct pl031 *r)
 {
-	return (uint32_t)(now_s(r) + r->offset_s);
+	return (uint32_t)((uint64_t)now_s(r) + r->r.offset_s);
 }
 
 static void update_locked(struct pl031 *r)
 {
-	bool level = r->ris && r->imsc;
+	bool level = r->r.ris && r->r.imsc;
 
-	if (level != r->irq_level) {
-		r->irq_level = level;
+	if (level != r->r.irq_level) {
+		r->r.irq_level = level;
 		irq_line_set(&r->cfg.line, level);
 	}
 }
@@ -74,13 +76,13 @@ static void alarm_fn(void *opaque)
 	uint32_t left;
 
 	pthread_mutex_lock(&r->lock);
-	left = r->mr - counter(r);
-	if (r->mr_set && (left == 0 || left > INT32_MAX)) { /* reached or just passed */
-		r->mr_set = false;
-		r->ris = true;
+	left = r->r.mr - counter(r);
+	if (r->r.mr_set && (left == 0 || left > INT32_MAX)) { /* reached or just passed */
+		r->r.mr_set = false;
+		r->r.ris = true;
 		update_locked(r);
 	}
-	if (r->mr_set) {
+	if (r->r.mr_set) {
 		loop_timer_arm(&r->timer, loop_now_ns(r->vm->loop) +
 						  MIN(left, LOOK_S) * (uint64_t)NS_PER_SEC);
 	} else {
@@ -101,22 +103,22 @@ static uint64_t pl031_read(void *opaque, uint64_t off, unsigned size)
 		v = counter(r);
 		break;
 	case PL031_MR:
-		v = r->mr;
+		v = r->r.mr;
 		break;
 	case PL031_LR:
-		v = r->lr;
+		v = r->r.lr;
 		break;
 	case PL031_CR:
 		v = 1;
 		break;
 	case PL031_IMSC:
-		v = r->imsc;
+		v = r->r.imsc;
 		break;
 	case PL031_RIS:
-		v = r->ris;
+		v = r->r.ris;
 		break;
 	case PL031_MIS:
-		v = r->ris && r->imsc;
+		v = r->r.ris && r->r.imsc;
 		break;
 	default:
 		v = off >= PRIMECELL_ID && off % 4 == 0 ? id[(off - PRIMECELL_ID) / 4] : 0;
@@ -134,21 +136,21 @@ static void pl031_write(void *opaque, uint64_t off, uint64_t value, unsigned siz
 	pthread_mutex_lock(&r->lock);
 	switch (off) {
 	case PL031_MR:
-		r->mr = v;
+		r->r.mr = v;
 		/* one that lies behind comes when the counter has gone round */
-		r->mr_set = v - counter(r) <= INT32_MAX;
+		r->r.mr_set = v - counter(r) <= INT32_MAX;
 		loop_post(r->vm->loop, &r->work);
 		break;
 	case PL031_LR:
-		r->lr = v;
-		r->offset_s = (int64_t)v - now_s(r);
+		r->r.lr = v;
+		r->r.offset_s = v - (uint64_t)now_s(r);
 		loop_post(r->vm->loop, &r->work);
 		break;
 	case PL031_IMSC:
-		r->imsc = v & 1;
+		r->r.imsc = v & 1;
 		break;
 	case PL031_ICR:
-		r->ris = r->ris && !(v & 1);
+		r->r.ris = r->r.ris && !(v & 1);
 		break;
 	default:
 		break;
@@ -164,25 +166,20 @@ static const struct bus_ops pl031_bus_ops = {
 	.max_size = 4,
 };
 
-struct pl031_state {
-	uint64_t offset_s; /* two's complement: the clock goes on while a machine is saved */
-	uint32_t mr, lr;
-	bool mr_set, imsc, ris, irq_level;
-};
 static const struct state_desc pl031_desc = {
 	.name = "pl031",
 	.version = 1,
 	.min_version = 1,
-	.size = sizeof(struct pl031_state),
+	.size = sizeof(struct pl031_regs),
 	.fields =
 		(const struct state_field[]){
-			STATE_F_U64(struct pl031_state, offset_s),
-			STATE_F_U32(struct pl031_state, mr),
-			STATE_F_U32(struct pl031_state, lr),
-			STATE_F_BOOL(struct pl031_state, mr_set),
-			STATE_F_BOOL(struct pl031_state, imsc),
-			STATE_F_BOOL(struct pl031_state, ris),
-			STATE_F_BOOL(struct pl031_state, irq_level),
+			STATE_F_U64(struct pl031_regs, offset_s),
+			STATE_F_U32(struct pl031_regs, mr),
+			STATE_F_U32(struct pl031_regs, lr),
+			STATE_F_BOOL(struct pl031_regs, mr_set),
+			STATE_F_BOOL(struct pl031_regs, imsc),
+			STATE_F_BOOL(struct pl031_regs, ris),
+			STATE_F_BOOL(struct pl031_regs, irq_level),
 			STATE_F_END,
 		},
 };
@@ -192,15 +189,7 @@ static int pl031_save(struct device *d, void *p, struct err *err)
 	struct pl031 *r = container_of(d, struct pl031, dev);
 
 	pthread_mutex_lock(&r->lock);
-	*(struct pl031_state *)p = (struct pl031_state){
-		.offset_s = (uint64_t)r->offset_s,
-		.mr = r->mr,
-		.lr = r->lr,
-		.mr_set = r->mr_set,
-		.imsc = r->imsc,
-		.ris = r->ris,
-		.irq_level = r->irq_level,
-	};
+	*(struct pl031_regs *)p = r->r;
 	pthread_mutex_unlock(&r->lock);
 	return 0;
 }
@@ -208,16 +197,11 @@ static int pl031_save(struct device *d, void *p, struct err *err)
 static int pl031_load(struct device *d, const void *p, struct err *err)
 {
 	struct pl031 *r = container_of(d, struct pl031, dev);
-	const struct pl031_state *st = p;
+	const struct pl031_regs *st = p;
 
 	pthread_mutex_lock(&r->lock);
-	r->offset_s = (int32_t)st->offset_s; /* what a guest can make of it */
-	r->mr = st->mr;
-	r->lr = st->lr;
-	r->mr_set = st->mr_set;
-	r->imsc = st->imsc;
-	r->ris = st->ris;
-	r->irq_level = st->irq_level;
+	r->r = *st;
+	r->r.offset_s = (uint64_t)(int32_t)st->offset_s; /* what a guest can make of it */
 	pthread_mutex_unlock(&r->lock);
 	loop_post(r->vm->loop, &r->work);
 	return 0;
@@ -229,8 +213,8 @@ static void pl031_reset(struct device *d)
 	struct pl031 *r = container_of(d, struct pl031, dev);
 
 	pthread_mutex_lock(&r->lock);
-	r->mr = r->lr = 0;
-	r->mr_set = r->imsc = r->ris = false;
+	r->r.mr = r->r.lr = 0;
+	r->r.mr_set = r->r.imsc = r->r.ris = false;
 	update_locked(r);
 	pthread_mutex_unlock(&r->lock);
 	loop_timer_disarm(&r->timer);
@@ -269,7 +253,7 @@ int pl031_new(struct vm *vm, const struct pl031_config *cfg, struct err *err)
 	}
 	r->vm = vm;
 	r->cfg = *cfg;
-	r->offset_s = cfg->offset_s;
+	r->r.offset_s = (uint64_t)cfg->offset_s;
 	pthread_mutex_init(&r->lock, NULL);
 	r->work = (struct loop_work){.fn = alarm_fn, .arg = r};
 	loop_timer_init(vm->loop, &r->timer, alarm_fn, r);
@@ -277,25 +261,14 @@ int pl031_new(struct vm *vm, const struct pl031_config *cfg, struct err *err)
 		.name = "pl031",
 		.space = BUS_MMIO,
 		.base = cfg->base,
-		.size = SIZE,
+		.size = PRIMECELL_SIZE,
 		.ops = &pl031_bus_ops,
 		.opaque = r,
 	};
-	ret = bus_add(vm->bus, &r->region);
+	ret = platform_add(vm, &r->dev, &pl031_ops, "rtc", &r->region, err);
 	if (ret) {
-		err_set(err, -ret, "rtc: cannot use the addresses at %#llx: %s",
-			(unsigned long long)cfg->base, strerror(-ret));
-		goto free_rtc;
+		pthread_mutex_destroy(&r->lock);
+		free(r);
 	}
-	ret = device_add(vm->devices, &r->dev, &pl031_ops, "rtc", err);
-	if (ret) {
-		bus_del(vm->bus, &r->region);
-		goto free_rtc;
-	}
-	return 0;
-
-free_rtc:
-	pthread_mutex_destroy(&r->lock);
-	free(r);
 	return ret;
 }

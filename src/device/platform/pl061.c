@@ -9,17 +9,20 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/util.h"
-#include "core/bus.h"
-#include "core/device.h"
-#include "device/platform/pl061.h"
+#include "device/platform/platform_int.h"
+#include "device/platform/primecell.h"
 #include "event/loop.h"
 #include "spec/primecell.h"
 
-#define SIZE	 0x1000u
 #define PRESS_NS UINT64_C(100000000)
+
+/* The registers; in: what keys do to the pins. Also the state. */
+struct pl061_regs {
+	uint8_t in, out, dir, is, ibe, iev, ie, edges, afsel;
+	bool irq_level;
+};
 
 struct pl061 {
 	struct device dev;
@@ -28,22 +31,21 @@ struct pl061 {
 	struct irq_line line;
 
 	pthread_mutex_t lock;
-	uint8_t in, out, dir, is, ibe, iev, ie, edges, afsel;
-	bool irq_level;
+	struct pl061_regs r;
 
 	struct loop_timer release;
 };
 
 static uint8_t pins(const struct pl061 *g)
 {
-	return (uint8_t)((g->out & g->dir) | (g->in & ~g->dir));
+	return (uint8_t)((g->r.out & g->r.dir) | (g->r.in & ~g->r.dir));
 }
 
 static uint8_t ris(const struct pl061 *g)
 {
-	uint8_t level = (uint8_t) ~(pins(g) ^ g->iev);
+	uint8_t level = (uint8_t) ~(pins(g) ^ g->r.iev);
 
-	return (uint8_t)((g->is & level) | (~g->is & g->edges));
+	return (uint8_t)((g->r.is & level) | (~g->r.is & g->r.edges));
 }
 
 /* before: the pins before whatever happened */
@@ -52,11 +54,11 @@ static void update_locked(struct pl061 *g, uint8_t before)
 	uint8_t now = pins(g), up = now & ~before, down = before & ~now;
 	bool level;
 
-	g->edges |= (uint8_t)(~g->is & ((g->ibe & (up | down)) |
-					(~g->ibe & ((g->iev & up) | (~g->iev & down)))));
-	level = ris(g) & g->ie;
-	if (level != g->irq_level) {
-		g->irq_level = level;
+	g->r.edges |= (uint8_t)(~g->r.is & ((g->r.ibe & (up | down)) |
+					(~g->r.ibe & ((g->r.iev & up) | (~g->r.iev & down)))));
+	level = ris(g) & g->r.ie;
+	if (level != g->r.irq_level) {
+		g->r.irq_level = level;
 		irq_line_set(&g->line, level);
 	}
 }
@@ -73,28 +75,28 @@ static uint64_t pl061_read(void *opaque, uint64_t off, unsigned size)
 		v = pins(g) & (off >> 2);
 		break;
 	case PL061_DIR:
-		v = g->dir;
+		v = g->r.dir;
 		break;
 	case PL061_IS:
-		v = g->is;
+		v = g->r.is;
 		break;
 	case PL061_IBE:
-		v = g->ibe;
+		v = g->r.ibe;
 		break;
 	case PL061_IEV:
-		v = g->iev;
+		v = g->r.iev;
 		break;
 	case PL061_IE:
-		v = g->ie;
+		v = g->r.ie;
 		break;
 	case PL061_RIS:
 		v = ris(g);
 		break;
 	case PL061_MIS:
-		v = ris(g) & g->ie;
+		v = ris(g) & g->r.ie;
 		break;
 	case PL061_AFSEL:
-		v = g->afsel;
+		v = g->r.afsel;
 		break;
 	default:
 		v = off >= PRIMECELL_ID && off % 4 == 0 ? id[(off - PRIMECELL_ID) / 4] : 0;
@@ -113,29 +115,29 @@ static void pl061_write(void *opaque, uint64_t off, uint64_t value, unsigned siz
 	before = pins(g);
 	switch (off) {
 	case PL061_DATA ... PL061_DATA_END - 1:
-		mask = (uint8_t)(off >> 2) & g->dir;
-		g->out = (uint8_t)((g->out & ~mask) | (v & mask));
+		mask = (uint8_t)(off >> 2) & g->r.dir;
+		g->r.out = (uint8_t)((g->r.out & ~mask) | (v & mask));
 		break;
 	case PL061_DIR:
-		g->dir = v;
+		g->r.dir = v;
 		break;
 	case PL061_IS:
-		g->is = v;
+		g->r.is = v;
 		break;
 	case PL061_IBE:
-		g->ibe = v;
+		g->r.ibe = v;
 		break;
 	case PL061_IEV:
-		g->iev = v;
+		g->r.iev = v;
 		break;
 	case PL061_IE:
-		g->ie = v;
+		g->r.ie = v;
 		break;
 	case PL061_IC:
-		g->edges &= (uint8_t)~v;
+		g->r.edges &= (uint8_t)~v;
 		break;
 	case PL061_AFSEL:
-		g->afsel = v; /* no pin has another function */
+		g->r.afsel = v; /* no pin has another function */
 		break;
 	default:
 		break;
@@ -157,7 +159,7 @@ static void pin_set(struct pl061 *g, uint8_t clear, uint8_t set)
 
 	pthread_mutex_lock(&g->lock);
 	before = pins(g);
-	g->in = (uint8_t)((g->in & ~clear) | set);
+	g->r.in = (uint8_t)((g->r.in & ~clear) | set);
 	update_locked(g, before);
 	pthread_mutex_unlock(&g->lock);
 }
@@ -173,27 +175,23 @@ void pl061_press(struct pl061 *g, unsigned pin)
 	loop_timer_arm(&g->release, loop_now_ns(g->vm->loop) + PRESS_NS);
 }
 
-struct pl061_state {
-	uint8_t in, out, dir, is, ibe, iev, ie, edges, afsel;
-	bool irq_level;
-};
 static const struct state_desc pl061_desc = {
 	.name = "pl061",
 	.version = 1,
 	.min_version = 1,
-	.size = sizeof(struct pl061_state),
+	.size = sizeof(struct pl061_regs),
 	.fields =
 		(const struct state_field[]){
-			STATE_F_U8(struct pl061_state, in),
-			STATE_F_U8(struct pl061_state, out),
-			STATE_F_U8(struct pl061_state, dir),
-			STATE_F_U8(struct pl061_state, is),
-			STATE_F_U8(struct pl061_state, ibe),
-			STATE_F_U8(struct pl061_state, iev),
-			STATE_F_U8(struct pl061_state, ie),
-			STATE_F_U8(struct pl061_state, edges),
-			STATE_F_U8(struct pl061_state, afsel),
-			STATE_F_BOOL(struct pl061_state, irq_level),
+			STATE_F_U8(struct pl061_regs, in),
+			STATE_F_U8(struct pl061_regs, out),
+			STATE_F_U8(struct pl061_regs, dir),
+			STATE_F_U8(struct pl061_regs, is),
+			STATE_F_U8(struct pl061_regs, ibe),
+			STATE_F_U8(struct pl061_regs, iev),
+			STATE_F_U8(struct pl061_regs, ie),
+			STATE_F_U8(struct pl061_regs, edges),
+			STATE_F_U8(struct pl061_regs, afsel),
+			STATE_F_BOOL(struct pl061_regs, irq_level),
 			STATE_F_END,
 		},
 };
@@ -203,10 +201,7 @@ static int pl061_save(struct device *d, void *p, struct err *err)
 	struct pl061 *g = container_of(d, struct pl061, dev);
 
 	pthread_mutex_lock(&g->lock);
-	*(struct pl061_state *)p = (struct pl061_state){
-		g->in,	g->out, g->dir,	  g->is,    g->ibe,
-		g->iev, g->ie,	g->edges, g->afsel, g->irq_level,
-	};
+	*(struct pl061_regs *)p = g->r;
 	pthread_mutex_unlock(&g->lock);
 	return 0;
 }
@@ -214,19 +209,10 @@ static int pl061_save(struct device *d, void *p, struct err *err)
 static int pl061_load(struct device *d, const void *p, struct err *err)
 {
 	struct pl061 *g = container_of(d, struct pl061, dev);
-	const struct pl061_state *st = p;
+	const struct pl061_regs *st = p;
 
 	pthread_mutex_lock(&g->lock);
-	g->in = st->in;
-	g->out = st->out;
-	g->dir = st->dir;
-	g->is = st->is;
-	g->ibe = st->ibe;
-	g->iev = st->iev;
-	g->ie = st->ie;
-	g->edges = st->edges;
-	g->afsel = st->afsel;
-	g->irq_level = st->irq_level;
+	g->r = *st;
 	pthread_mutex_unlock(&g->lock);
 	if (st->in) {
 		loop_timer_arm(&g->release, loop_now_ns(g->vm->loop) + PRESS_NS);
@@ -240,7 +226,7 @@ static void pl061_reset(struct device *d)
 
 	loop_timer_disarm(&g->release);
 	pthread_mutex_lock(&g->lock);
-	g->in = g->out = g->dir = g->is = g->ibe = g->iev = g->ie = g->edges = g->afsel = 0;
+	g->r = (struct pl061_regs){.irq_level = g->r.irq_level};
 	update_locked(g, 0);
 	pthread_mutex_unlock(&g->lock);
 }
@@ -284,26 +270,16 @@ int pl061_new(struct vm *vm, uint64_t base, struct irq_line line, struct pl061 *
 		.name = "pl061",
 		.space = BUS_MMIO,
 		.base = base,
-		.size = SIZE,
+		.size = PRIMECELL_SIZE,
 		.ops = &pl061_bus_ops,
 		.opaque = g,
 	};
-	ret = bus_add(vm->bus, &g->region);
+	ret = platform_add(vm, &g->dev, &pl061_ops, "gpio", &g->region, err);
 	if (ret) {
-		err_set(err, -ret, "gpio: cannot use the addresses at %#llx: %s",
-			(unsigned long long)base, strerror(-ret));
-		goto free_gpio;
-	}
-	ret = device_add(vm->devices, &g->dev, &pl061_ops, "gpio", err);
-	if (ret) {
-		bus_del(vm->bus, &g->region);
-		goto free_gpio;
+		pthread_mutex_destroy(&g->lock);
+		free(g);
+		return ret;
 	}
 	*out = g;
 	return 0;
-
-free_gpio:
-	pthread_mutex_destroy(&g->lock);
-	free(g);
-	return ret;
 }

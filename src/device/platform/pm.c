@@ -19,13 +19,11 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/log.h"
 #include "base/util.h"
-#include "core/bus.h"
-#include "core/device.h"
 #include "core/power.h"
+#include "device/platform/platform_int.h"
 #include "device/platform/pm.h"
 #include "event/loop.h"
 #include "spec/platform_x86.h"
@@ -193,21 +191,9 @@ int pm_new(struct vm *vm, struct err *err)
 		.ops = &pm_bus_ops,
 		.opaque = pm,
 	};
-	ret = bus_add(vm->bus, &pm->region);
+	ret = platform_add(vm, &pm->dev, &pm_ops, "pm", &pm->region, err);
 	if (ret) {
-		err_set(err, -ret, "pm: cannot use the ports at 0x%x: %s", PLAT_PM_PORT,
-			strerror(-ret));
-		goto free_pm;
+		free(pm);
 	}
-	ret = device_add(vm->devices, &pm->dev, &pm_ops, "pm", err);
-	if (ret) {
-		goto del_region;
-	}
-	return 0;
-
-del_region:
-	bus_del(vm->bus, &pm->region);
-free_pm:
-	free(pm);
 	return ret;
 }

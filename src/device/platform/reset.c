@@ -6,12 +6,10 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/util.h"
-#include "core/bus.h"
-#include "core/device.h"
 #include "core/power.h"
+#include "device/platform/platform_int.h"
 #include "device/platform/reset.h"
 #include "spec/platform_x86.h"
 
@@ -78,21 +76,9 @@ int reset_new(struct vm *vm, struct err *err)
 		.ops = &port_ops,
 		.opaque = r,
 	};
-	ret = bus_add(vm->bus, &r->region);
+	ret = platform_add(vm, &r->dev, &reset_ops, "reset", &r->region, err);
 	if (ret) {
-		err_set(err, -ret, "reset: cannot use port 0x%x: %s", PLAT_KBC_PORT,
-			strerror(-ret));
-		goto free_reset;
+		free(r);
 	}
-	ret = device_add(vm->devices, &r->dev, &reset_ops, "reset", err);
-	if (ret) {
-		goto del_region;
-	}
-	return 0;
-
-del_region:
-	bus_del(vm->bus, &r->region);
-free_reset:
-	free(r);
 	return ret;
 }

@@ -27,8 +27,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
-#include "core/bus.h"
-#include "core/device.h"
+#include "device/platform/platform_int.h"
 #include "device/platform/rtc.h"
 #include "spec/mc146818.h"
 #include "spec/platform_x86.h"
@@ -486,22 +485,10 @@ int rtc_new(struct vm *vm, const struct rtc_config *cfg, struct err *err)
 		.ops = &rtc_bus_ops,
 		.opaque = r,
 	};
-	ret = bus_add(vm->bus, &r->region);
+	ret = platform_add(vm, &r->dev, &rtc_ops, "rtc", &r->region, err);
 	if (ret) {
-		err_set(err, -ret, "rtc: cannot use the ports at 0x%x: %s", PLAT_RTC_PORT,
-			strerror(-ret));
-		goto free_rtc;
+		pthread_mutex_destroy(&r->lock);
+		free(r);
 	}
-	ret = device_add(vm->devices, &r->dev, &rtc_ops, "rtc", err);
-	if (ret) {
-		goto del_region;
-	}
-	return 0;
-
-del_region:
-	bus_del(vm->bus, &r->region);
-free_rtc:
-	pthread_mutex_destroy(&r->lock);
-	free(r);
 	return ret;
 }

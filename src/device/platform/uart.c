@@ -1,123 +1,72 @@
 /*
- * 16550A UART. National Semiconductor PC16550D datasheet, section 8.
+ * 16550A UART. National Semiconductor PC16550D datasheet, section 8. serial_int.h has the flow of
+ * bytes, its invariants, threads and locks; here are the registers.
  *
- * To a guest that polls, the line is infinitely fast: THRE and TEMT stay set while the ring of
- * TX_SIZE bytes has room for a FIFO. The control loop empties the ring into the character back
- * end and then raises the THRE interrupt, once for all that was written meanwhile; a byte costs a
- * wake-up of the loop only when the loop was idle. When the back end takes no more the ring fills
- * and THRE goes out. If it stays full for STALL_NS, THRE comes back and what is written is
- * dropped until the back end moves: a terminal that nobody reads does not hold up the guest.
- *
- * Received bytes go to a FIFO of 16 (1 with FIFOs off); the back end is read only as far as there
- * is room. The trigger level and the character timeout work as in the datasheet, the timeout by
- * the baud rate that the guest has set. Error flags travel with their byte; only breaks occur.
+ * THRE and TEMT stay set while there is room to send. The trigger level and the character timeout
+ * work as in the datasheet, the timeout by the baud rate that the guest has set. Error flags travel
+ * with their byte; only breaks occur.
  *
  * Interrupts in order of priority: line status, data or timeout, THRE, modem status. The line is
  * the OR of what is enabled and pending; reading IIR clears THRE's. OUT2 does not gate it, as not
  * every driver of a described (not legacy) UART sets it. In loopback (MCR bit 4) transmitted
  * bytes come back and the modem outputs are the inputs; otherwise CTS, DSR and DCD are on.
  *
- * Invariants
- *  1. irq_level is what was last given to the line; the line is set under `lock`, so levels
- *     cannot overtake each other.
- *  2. The ring's bytes [tx_head, tx_head + tx_count) change only by consumption on the control
- *     loop, so it hands them to the back end without the lock.
- *  3. rx_stalled: the back end was told that there is no room and waits for chr_rx_room().
- *
- * Threads and locks: registers on vCPU threads under `lock`; back end, timers and posted work on
- * the control loop. The back end is never called with the lock held (it may call back).
  * Untrusted: the guest; the peer of the back end.
  */
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "base/log.h"
 #include "base/util.h"
-#include "chardev/chr.h"
-#include "core/bus.h"
-#include "core/device.h"
+#include "device/platform/serial_int.h"
 #include "device/platform/uart.h"
-#include "event/loop.h"
 #include "spec/uart16550.h"
 
-#define TX_SIZE	    4096u
-#define STALL_NS    UINT64_C(500000000)
 #define TIMEOUT_MAX UINT64_C(1000000000) /* of the character timeout, whatever the baud rate */
 #define MODEM_ON    (UART_MSR_CTS | UART_MSR_DSR | UART_MSR_DCD)
 #define LSR_ERRORS  (UART_LSR_OE | UART_LSR_PE | UART_LSR_FE | UART_LSR_BI)
+_Static_assert(SERIAL_FIFO == UART_FIFO_SIZE, "PC16550D");
 
 struct uart {
-	struct device dev;
-	struct vm *vm;
-	struct bus_region region;
-	struct irq_line line;
-	struct chr *chr; /* NULL: none */
-
-	pthread_mutex_t lock;
+	struct serial s;
+	/* s.lock */
 	uint8_t ier, lcr, mcr, scr, dll, dlm;
 	uint8_t fcr;	   /* FIFO enable and trigger level; 0: FIFOs off */
 	uint8_t msr_delta; /* UART_MSR_D* and TERI, until MSR is read */
 	uint8_t lsr_error; /* OE, BI, … until LSR is read */
-	bool thri;	   /* the THRE interrupt is pending */
-	bool thri_due; /* … and is to be when the control loop has taken what was written */
-	bool timeout;  /* the character timeout has happened */
-	bool irq_level;
-
-	uint8_t rx[UART_FIFO_SIZE], rx_error[UART_FIFO_SIZE];
-	unsigned rx_head, rx_count;
-	bool rx_stalled;
+	bool thri;	   /* the THRE interrupt is pending; s.tx_due: … and is to be */
+	bool timeout;	   /* the character timeout has happened */
 	uint64_t rx_active_ns; /* when a byte came or went */
 
-	uint8_t tx[TX_SIZE];
-	unsigned tx_head, tx_count;
-	bool tx_blocked;  /* the back end is full and will call tx_ready */
-	bool tx_dropping; /* it has been for too long */
-
-	/* control loop */
-	bool paused;
-	struct loop_work tx_work, rx_work;
-	struct loop_timer rx_timer, stall_timer;
+	struct loop_timer rx_timer; /* control loop */
 };
 
 /* --- what the registers say --- */
 
-static bool fifo_on(const struct uart *u)
+static struct uart *uart_of(struct serial *s)
 {
-	return u->fcr & UART_FCR_ENABLE;
-}
-
-static unsigned rx_capacity(const struct uart *u)
-{
-	return fifo_on(u) ? UART_FIFO_SIZE : 1;
+	return container_of(s, struct uart, s);
 }
 
 static unsigned rx_trigger(const struct uart *u)
 {
 	static const uint8_t level[4] = {1, 4, 8, 14};
 
-	return fifo_on(u) ? level[u->fcr >> 6] : 1;
-}
-
-static bool tx_room(const struct uart *u)
-{
-	return u->tx_dropping || TX_SIZE - u->tx_count >= UART_FIFO_SIZE;
+	return u->s.fifo ? level[u->fcr >> 6] : 1;
 }
 
 static uint8_t lsr_value(const struct uart *u)
 {
 	uint8_t v = u->lsr_error;
 
-	if (u->rx_count) {
-		v |= UART_LSR_DR | u->rx_error[u->rx_head];
+	if (u->s.rx_count) {
+		v |= UART_LSR_DR | u->s.rx_error[u->s.rx_head];
 	}
-	for (unsigned i = 0; fifo_on(u) && i < u->rx_count; i++) {
-		if (u->rx_error[(u->rx_head + i) % UART_FIFO_SIZE]) {
+	for (unsigned i = 0; u->s.fifo && i < u->s.rx_count; i++) {
+		if (u->s.rx_error[(u->s.rx_head + i) % UART_FIFO_SIZE]) {
 			v |= UART_LSR_ERRF;
 		}
 	}
-	if (tx_room(u)) {
+	if (serial_tx_room(&u->s)) {
 		v |= UART_LSR_THRE | UART_LSR_TEMT;
 	}
 	return v;
@@ -140,7 +89,7 @@ static uint8_t iir_value(const struct uart *u)
 	if (u->ier & UART_IER_ELSI && lsr_value(u) & LSR_ERRORS) {
 		return UART_IIR_RLSI;
 	}
-	if (u->ier & UART_IER_ERBFI && u->rx_count >= rx_trigger(u)) {
+	if (u->ier & UART_IER_ERBFI && u->s.rx_count >= rx_trigger(u)) {
 		return UART_IIR_RDI;
 	}
 	if (u->ier & UART_IER_ERBFI && u->timeout) {
@@ -155,14 +104,9 @@ static uint8_t iir_value(const struct uart *u)
 	return UART_IIR_NONE;
 }
 
-static void irq_update_locked(struct uart *u)
+static void irq_update_locked(struct serial *s)
 {
-	bool level = iir_value(u) != UART_IIR_NONE;
-
-	if (level != u->irq_level) {
-		u->irq_level = level;
-		irq_line_set(&u->line, level);
-	}
+	serial_irq_set_locked(s, iir_value(uart_of(s)) != UART_IIR_NONE);
 }
 
 /* --- receiving --- */
@@ -178,33 +122,30 @@ static uint64_t timeout_ns(const struct uart *u)
 	return MIN(4 * bits * divisor * 16 * 1000000000 / UART_CLOCK_HZ, TIMEOUT_MAX);
 }
 
-static void rx_push_locked(struct uart *u, uint8_t byte, uint8_t error)
+static void received_locked(struct serial *s, uint8_t error, bool overrun)
 {
-	unsigned at;
+	struct uart *u = uart_of(s);
 
-	if (u->rx_count == rx_capacity(u)) {
+	if (overrun) {
 		u->lsr_error |= UART_LSR_OE;
 		return;
 	}
-	at = (u->rx_head + u->rx_count) % UART_FIFO_SIZE;
-	u->rx[at] = byte;
-	u->rx_error[at] = error;
-	u->rx_count++;
 	u->timeout = false;
-	u->rx_active_ns = loop_now_ns(u->vm->loop);
+	u->rx_active_ns = loop_now_ns(s->vm->loop);
 }
 
 static void rx_clear_locked(struct uart *u)
 {
-	u->rx_head = 0;
-	u->rx_count = 0;
+	serial_flush_locked(&u->s);
 	u->timeout = false;
 }
 
-/* Bytes that wait below the trigger level need the timer; control loop. */
-static void rx_timer_arm_locked(struct uart *u)
+/* Bytes that wait below the trigger level need the timer. */
+static void waiting_locked(struct serial *s)
 {
-	if (fifo_on(u) && u->rx_count && !u->timeout && !u->rx_timer.armed && !u->paused) {
+	struct uart *u = uart_of(s);
+
+	if (s->fifo && s->rx_count && !u->timeout && !u->rx_timer.armed) {
 		loop_timer_arm(&u->rx_timer, u->rx_active_ns + timeout_ns(u));
 	}
 }
@@ -213,195 +154,58 @@ static void rx_timer_fn(void *opaque)
 {
 	struct uart *u = opaque;
 
-	pthread_mutex_lock(&u->lock);
-	if (u->rx_count && fifo_on(u)) {
-		if (loop_now_ns(u->vm->loop) >= u->rx_active_ns + timeout_ns(u)) {
+	pthread_mutex_lock(&u->s.lock);
+	if (u->s.rx_count && u->s.fifo) {
+		if (loop_now_ns(u->s.vm->loop) >= u->rx_active_ns + timeout_ns(u)) {
 			u->timeout = true;
-			irq_update_locked(u);
-		} else {
-			rx_timer_arm_locked(u);
+			irq_update_locked(&u->s);
+		} else if (!u->s.paused) {
+			waiting_locked(&u->s);
 		}
 	}
-	pthread_mutex_unlock(&u->lock);
-}
-
-/* The guest made room, or left bytes below the trigger level. */
-static void rx_work_fn(void *opaque)
-{
-	struct uart *u = opaque;
-	bool room;
-
-	pthread_mutex_lock(&u->lock);
-	rx_timer_arm_locked(u);
-	room = u->rx_stalled && !u->paused && !(u->mcr & UART_MCR_LOOP) &&
-	       u->rx_count < rx_capacity(u);
-	pthread_mutex_unlock(&u->lock);
-	if (room && u->chr) {
-		chr_rx_room(u->chr);
-	}
-}
-
-static size_t chr_cb_rx_room(void *opaque)
-{
-	struct uart *u = opaque;
-	size_t room;
-
-	pthread_mutex_lock(&u->lock);
-	room = u->paused || u->mcr & UART_MCR_LOOP ? 0 : rx_capacity(u) - u->rx_count;
-	u->rx_stalled = !room;
-	pthread_mutex_unlock(&u->lock);
-	return room;
-}
-
-static void chr_cb_rx(void *opaque, const uint8_t *buf, size_t len)
-{
-	struct uart *u = opaque;
-
-	pthread_mutex_lock(&u->lock);
-	for (size_t i = 0; i < len; i++) {
-		/* room was asked for; the guest may have turned the FIFO off since */
-		rx_push_locked(u, buf[i], 0);
-	}
-	rx_timer_arm_locked(u);
-	irq_update_locked(u);
-	pthread_mutex_unlock(&u->lock);
+	pthread_mutex_unlock(&u->s.lock);
 }
 
 static uint8_t rbr_read_locked(struct uart *u)
 {
 	uint8_t v;
 
-	if (!u->rx_count) {
+	if (!u->s.rx_count) {
 		return 0;
 	}
-	v = u->rx[u->rx_head];
-	u->rx_head = (u->rx_head + 1) % UART_FIFO_SIZE;
-	u->rx_count--;
+	v = serial_receive_locked(&u->s, NULL);
 	u->timeout = false;
-	u->rx_active_ns = loop_now_ns(u->vm->loop);
-	/* bytes come in again when the FIFO is half empty; what is left below the trigger level
-	 * needs the timer */
-	if ((u->rx_stalled && u->rx_count <= rx_capacity(u) / 2) ||
-	    (u->rx_count && u->rx_count < rx_trigger(u))) {
-		loop_post(u->vm->loop, &u->rx_work);
+	u->rx_active_ns = loop_now_ns(u->s.vm->loop);
+	if (u->s.rx_count && u->s.rx_count < rx_trigger(u)) {
+		serial_look_locked(&u->s); /* what is left needs the timer */
 	}
 	return v;
 }
 
 /* --- sending --- */
 
-/* The control loop was here: THR is empty if there is room. */
-static void tx_done_locked(struct uart *u)
+/* THR is empty. */
+static void sent_locked(struct serial *s)
 {
-	if (u->thri_due && tx_room(u)) {
-		u->thri_due = false;
-		u->thri = true;
-		irq_update_locked(u);
-	}
+	uart_of(s)->thri = true;
+	irq_update_locked(s);
 }
 
-/* Gives the back end what it takes, at most a ring at a time. Control loop. */
-static void tx_drain(struct uart *u)
-{
-	size_t budget = TX_SIZE;
-
-	while (u->chr && !u->tx_blocked) {
-		size_t n, done;
-
-		pthread_mutex_lock(&u->lock);
-		n = MIN(MIN(u->tx_count, TX_SIZE - u->tx_head), budget);
-		pthread_mutex_unlock(&u->lock);
-		if (!n) {
-			break;
-		}
-		done = chr_write(u->chr, u->tx + u->tx_head, n); /* invariant 2 */
-		pthread_mutex_lock(&u->lock);
-		u->tx_head = (u->tx_head + (unsigned)done) % TX_SIZE;
-		u->tx_count -= (unsigned)done;
-		u->tx_blocked = done < n;
-		pthread_mutex_unlock(&u->lock);
-		budget -= n;
-		if (!budget) {
-			loop_post(u->vm->loop, &u->tx_work); /* others first */
-		}
-	}
-}
-
-static void tx_work_fn(void *opaque)
-{
-	struct uart *u = opaque;
-
-	if (u->paused) {
-		return;
-	}
-	tx_drain(u);
-	pthread_mutex_lock(&u->lock);
-	tx_done_locked(u);
-	if (tx_room(u)) {
-		loop_timer_disarm(&u->stall_timer);
-	} else if (!u->stall_timer.armed) {
-		loop_timer_arm(&u->stall_timer, loop_now_ns(u->vm->loop) + STALL_NS);
-	}
-	pthread_mutex_unlock(&u->lock);
-}
-
-static void chr_cb_tx_ready(void *opaque)
-{
-	struct uart *u = opaque;
-
-	pthread_mutex_lock(&u->lock);
-	u->tx_blocked = false;
-	u->tx_dropping = false;
-	pthread_mutex_unlock(&u->lock);
-	tx_work_fn(u);
-}
-
-static void chr_cb_event(void *opaque, enum chr_event ev)
-{
-	struct uart *u = opaque;
-
-	if (ev != CHR_BREAK) {
-		/* another peer, or none: what blocked the one before is over */
-		if (u->tx_blocked) {
-			chr_cb_tx_ready(u);
-		}
-		return;
-	}
-	pthread_mutex_lock(&u->lock);
-	if (!(u->mcr & UART_MCR_LOOP)) {
-		rx_push_locked(u, 0, UART_LSR_BI);
-		rx_timer_arm_locked(u);
-		irq_update_locked(u);
-	}
-	pthread_mutex_unlock(&u->lock);
-}
-
-static void stall_timer_fn(void *opaque)
-{
-	struct uart *u = opaque;
-
-	log_guest(u->dev.id, "%s is not read; output is dropped until it is", chr_id(u->chr));
-	pthread_mutex_lock(&u->lock);
-	u->tx_dropping = true;
-	tx_done_locked(u);
-	pthread_mutex_unlock(&u->lock);
-}
-
-static void thr_write_locked(struct uart *u, uint8_t v)
-{
-	u->thri = false;
-	u->thri_due = true;
-	if (u->mcr & UART_MCR_LOOP) {
-		rx_push_locked(u, v, 0);
-		loop_post(u->vm->loop, &u->rx_work); /* for the timeout */
-	} else if (u->chr && u->tx_count < TX_SIZE) {
-		u->tx[(u->tx_head + u->tx_count) % TX_SIZE] = v;
-		u->tx_count++;
-	}
-	loop_post(u->vm->loop, &u->tx_work);
-}
+static const struct serial_ops uart_serial_ops = {
+	.received = received_locked,
+	.update = irq_update_locked,
+	.waiting = waiting_locked,
+	.sent = sent_locked,
+	.break_error = UART_LSR_BI,
+};
 
 /* --- registers --- */
+
+static void fcr_set_locked(struct uart *u, uint8_t v)
+{
+	u->fcr = v & UART_FCR_ENABLE ? v & (UART_FCR_ENABLE | UART_FCR_TRIGGER) : 0;
+	u->s.fifo = v & UART_FCR_ENABLE;
+}
 
 static void fcr_write_locked(struct uart *u, uint8_t v)
 {
@@ -409,12 +213,15 @@ static void fcr_write_locked(struct uart *u, uint8_t v)
 
 	if (toggled || (v & UART_FCR_ENABLE && v & UART_FCR_CLEAR_RX)) {
 		rx_clear_locked(u);
-		if (u->rx_stalled) {
-			loop_post(u->vm->loop, &u->rx_work);
-		}
 	}
 	/* Clearing the transmitter drops nothing: what is in the ring was sent long ago. */
-	u->fcr = v & UART_FCR_ENABLE ? v & (UART_FCR_ENABLE | UART_FCR_TRIGGER) : 0;
+	fcr_set_locked(u, v);
+}
+
+static void mcr_set_locked(struct uart *u, uint8_t v)
+{
+	u->mcr = v;
+	u->s.loopback = v & UART_MCR_LOOP;
 }
 
 static void mcr_write_locked(struct uart *u, uint8_t v)
@@ -422,10 +229,10 @@ static void mcr_write_locked(struct uart *u, uint8_t v)
 	uint8_t before = modem_lines(u->mcr), after;
 
 	v &= UART_MCR_MASK;
-	if ((u->mcr & ~v & UART_MCR_LOOP) && u->rx_stalled) {
-		loop_post(u->vm->loop, &u->rx_work);
+	if ((u->mcr & ~v & UART_MCR_LOOP) && u->s.rx_stalled) {
+		serial_look_locked(&u->s);
 	}
-	u->mcr = v;
+	mcr_set_locked(u, v);
 	after = modem_lines(v);
 	u->msr_delta |=
 		(uint8_t)(((before ^ after) & (UART_MSR_CTS | UART_MSR_DSR | UART_MSR_DCD)) >>
@@ -439,8 +246,8 @@ static void ier_write_locked(struct uart *u, uint8_t v)
 {
 	v &= UART_IER_MASK;
 	if ((v ^ u->ier) & UART_IER_ETBEI) {
-		u->thri = v & UART_IER_ETBEI && tx_room(u);
-		u->thri_due &= !u->thri;
+		u->thri = v & UART_IER_ETBEI && serial_tx_room(&u->s);
+		u->s.tx_due &= !u->thri;
 	}
 	u->ier = v;
 }
@@ -460,7 +267,7 @@ static uint8_t reg_read_locked(struct uart *u, unsigned reg)
 		if (v == UART_IIR_THRI) {
 			u->thri = false;
 		}
-		return v | (fifo_on(u) ? UART_IIR_FIFO : 0);
+		return v | (u->s.fifo ? UART_IIR_FIFO : 0);
 	case UART_LCR:
 		return u->lcr;
 	case UART_MCR:
@@ -468,8 +275,8 @@ static uint8_t reg_read_locked(struct uart *u, unsigned reg)
 	case UART_LSR:
 		v = lsr_value(u);
 		u->lsr_error = 0;
-		if (u->rx_count) {
-			u->rx_error[u->rx_head] = 0;
+		if (u->s.rx_count) {
+			u->s.rx_error[u->s.rx_head] = 0;
 		}
 		return v;
 	case UART_MSR:
@@ -486,10 +293,10 @@ static uint64_t uart_read(void *opaque, uint64_t off, unsigned size)
 	struct uart *u = opaque;
 	uint8_t v;
 
-	pthread_mutex_lock(&u->lock);
+	pthread_mutex_lock(&u->s.lock);
 	v = reg_read_locked(u, (unsigned)off);
-	irq_update_locked(u);
-	pthread_mutex_unlock(&u->lock);
+	irq_update_locked(&u->s);
+	pthread_mutex_unlock(&u->s.lock);
 	return v;
 }
 
@@ -499,14 +306,15 @@ static void uart_write(void *opaque, uint64_t off, uint64_t value, unsigned size
 	uint8_t v = (uint8_t)value;
 	bool dlab;
 
-	pthread_mutex_lock(&u->lock);
+	pthread_mutex_lock(&u->s.lock);
 	dlab = u->lcr & UART_LCR_DLAB;
 	switch (off) {
 	case UART_THR:
 		if (dlab) {
 			u->dll = v;
 		} else {
-			thr_write_locked(u, v);
+			u->thri = false;
+			serial_send_locked(&u->s, v);
 		}
 		break;
 	case UART_IER:
@@ -531,8 +339,8 @@ static void uart_write(void *opaque, uint64_t off, uint64_t value, unsigned size
 	default:
 		break; /* LSR, MSR: factory test, nothing to write */
 	}
-	irq_update_locked(u);
-	pthread_mutex_unlock(&u->lock);
+	irq_update_locked(&u->s);
+	pthread_mutex_unlock(&u->s.lock);
 }
 
 static const struct bus_ops uart_bus_ops = {
@@ -546,20 +354,17 @@ static const struct bus_ops uart_bus_ops = {
 
 struct uart_state {
 	uint8_t ier, lcr, mcr, scr, dll, dlm, fcr, msr_delta, lsr_error;
-	bool thri, thri_due, timeout, irq_level;
-	uint8_t rx[UART_FIFO_SIZE], rx_error[UART_FIFO_SIZE];
-	uint32_t rx_count;
-	uint8_t tx[TX_SIZE];
-	uint32_t tx_count;
+	bool thri, thri_due, timeout;
+	struct serial_state serial;
 };
 
 static int uart_validate(const void *p, struct err *err)
 {
 	const struct uart_state *st = p;
 
-	if (st->rx_count > 1 && !(st->fcr & UART_FCR_ENABLE)) {
+	if (st->serial.rx_count > 1 && !(st->fcr & UART_FCR_ENABLE)) {
 		return err_set(err, EINVAL, "the state has %u bytes in a UART without FIFO",
-			       st->rx_count);
+			       st->serial.rx_count);
 	}
 	return 0;
 }
@@ -583,12 +388,7 @@ static const struct state_desc uart_desc = {
 			STATE_F_BOOL(struct uart_state, thri),
 			STATE_F_BOOL(struct uart_state, thri_due),
 			STATE_F_BOOL(struct uart_state, timeout),
-			STATE_F_BOOL(struct uart_state, irq_level),
-			STATE_F_RANGE(STATE_U32, struct uart_state, rx_count, 0,
-				      UART_FIFO_SIZE),
-			STATE_F_BYTES(struct uart_state, rx),
-			STATE_F_BYTES(struct uart_state, rx_error),
-			STATE_F_BUF(struct uart_state, tx, tx_count),
+			SERIAL_STATE_FIELDS(struct uart_state),
 			STATE_F_END,
 		},
 	.validate = uart_validate,
@@ -596,10 +396,10 @@ static const struct state_desc uart_desc = {
 
 static int uart_save(struct device *d, void *p, struct err *err)
 {
-	struct uart *u = container_of(d, struct uart, dev);
+	struct uart *u = container_of(d, struct uart, s.dev);
 	struct uart_state *st = p;
 
-	pthread_mutex_lock(&u->lock);
+	pthread_mutex_lock(&u->s.lock);
 	st->ier = u->ier;
 	st->lcr = u->lcr;
 	st->mcr = u->mcr;
@@ -610,54 +410,35 @@ static int uart_save(struct device *d, void *p, struct err *err)
 	st->msr_delta = u->msr_delta;
 	st->lsr_error = u->lsr_error;
 	st->thri = u->thri;
-	st->thri_due = u->thri_due;
+	st->thri_due = u->s.tx_due;
 	st->timeout = u->timeout;
-	st->irq_level = u->irq_level;
-	st->rx_count = u->rx_count;
-	for (unsigned i = 0; i < u->rx_count; i++) {
-		st->rx[i] = u->rx[(u->rx_head + i) % UART_FIFO_SIZE];
-		st->rx_error[i] = u->rx_error[(u->rx_head + i) % UART_FIFO_SIZE];
-	}
-	st->tx_count = u->tx_count;
-	for (unsigned i = 0; i < u->tx_count; i++) {
-		st->tx[i] = u->tx[(u->tx_head + i) % TX_SIZE];
-	}
-	pthread_mutex_unlock(&u->lock);
+	serial_save_locked(&u->s, &st->serial);
+	pthread_mutex_unlock(&u->s.lock);
 	return 0;
 }
 
 static int uart_load(struct device *d, const void *p, struct err *err)
 {
-	struct uart *u = container_of(d, struct uart, dev);
+	struct uart *u = container_of(d, struct uart, s.dev);
 	const struct uart_state *st = p;
 
-	pthread_mutex_lock(&u->lock);
+	pthread_mutex_lock(&u->s.lock);
 	u->ier = st->ier;
 	u->lcr = st->lcr;
-	u->mcr = st->mcr;
+	mcr_set_locked(u, st->mcr);
 	u->scr = st->scr;
 	u->dll = st->dll;
 	u->dlm = st->dlm;
-	u->fcr = st->fcr & UART_FCR_ENABLE ? st->fcr & (UART_FCR_ENABLE | UART_FCR_TRIGGER) : 0;
+	fcr_set_locked(u, st->fcr);
 	u->msr_delta = st->msr_delta;
 	u->lsr_error = st->lsr_error;
 	u->thri = st->thri;
-	u->thri_due = st->thri_due;
+	u->s.tx_due = st->thri_due;
 	u->timeout = st->timeout;
-	/* the pin's level is in the state of the interrupt controller, so is what it caused */
-	u->irq_level = st->irq_level;
-	u->rx_head = 0;
-	u->rx_count = st->rx_count;
-	memcpy(u->rx, st->rx, sizeof(u->rx));
-	for (unsigned i = 0; i < UART_FIFO_SIZE; i++) {
-		u->rx_error[i] = st->rx_error[i] & LSR_ERRORS;
-	}
-	u->tx_head = 0;
-	u->tx_count = u->chr ? st->tx_count : 0;
-	memcpy(u->tx, st->tx, st->tx_count);
-	u->rx_active_ns = loop_now_ns(u->vm->loop);
-	irq_update_locked(u);
-	pthread_mutex_unlock(&u->lock);
+	serial_load_locked(&u->s, &st->serial, LSR_ERRORS);
+	u->rx_active_ns = loop_now_ns(u->s.vm->loop);
+	irq_update_locked(&u->s);
+	pthread_mutex_unlock(&u->s.lock);
 	return 0;
 }
 
@@ -665,65 +446,46 @@ static int uart_load(struct device *d, const void *p, struct err *err)
 
 static void uart_reset(struct device *d)
 {
-	struct uart *u = container_of(d, struct uart, dev);
+	struct uart *u = container_of(d, struct uart, s.dev);
 
-	pthread_mutex_lock(&u->lock);
+	pthread_mutex_lock(&u->s.lock);
 	u->ier = 0;
 	u->lcr = 0;
-	u->mcr = 0;
+	mcr_set_locked(u, 0);
 	u->scr = 0;
-	u->fcr = 0;
+	fcr_set_locked(u, 0);
 	u->dll = 12; /* 9600 baud */
 	u->dlm = 0;
 	u->msr_delta = 0;
 	u->lsr_error = 0;
 	u->thri = false;
-	u->thri_due = false;
+	u->s.tx_due = false;
 	rx_clear_locked(u);
-	irq_update_locked(u);
-	pthread_mutex_unlock(&u->lock);
+	irq_update_locked(&u->s);
+	pthread_mutex_unlock(&u->s.lock);
 	/* what was sent before the reset is still sent */
-	loop_post(u->vm->loop, &u->rx_work);
 }
 
 static void uart_pause(struct device *d)
 {
-	struct uart *u = container_of(d, struct uart, dev);
+	struct uart *u = container_of(d, struct uart, s.dev);
 
-	tx_work_fn(u);
-	pthread_mutex_lock(&u->lock);
-	u->paused = true;
-	pthread_mutex_unlock(&u->lock);
+	serial_pause(&u->s);
 	loop_timer_disarm(&u->rx_timer);
-	loop_timer_disarm(&u->stall_timer);
 	device_paused(d);
 }
 
 static void uart_resume(struct device *d)
 {
-	struct uart *u = container_of(d, struct uart, dev);
-
-	pthread_mutex_lock(&u->lock);
-	u->paused = false;
-	pthread_mutex_unlock(&u->lock);
-	tx_work_fn(u);
-	rx_work_fn(u);
+	serial_resume(container_of(d, struct serial, dev));
 }
 
 static void uart_destroy(struct device *d)
 {
-	struct uart *u = container_of(d, struct uart, dev);
+	struct uart *u = container_of(d, struct uart, s.dev);
 
-	bus_del(u->vm->bus, &u->region);
-	if (u->chr) {
-		tx_drain(u); /* the last lines of the guest */
-		chr_detach(u->chr);
-	}
-	loop_work_cancel(u->vm->loop, &u->tx_work);
-	loop_work_cancel(u->vm->loop, &u->rx_work);
+	serial_del(&u->s);
 	loop_timer_disarm(&u->rx_timer);
-	loop_timer_disarm(&u->stall_timer);
-	pthread_mutex_destroy(&u->lock);
 	free(u);
 }
 
@@ -744,28 +506,16 @@ static const struct device_ops uart_ops = {
 int uart_new(struct vm *vm, const struct uart_config *cfg, struct err *err)
 {
 	struct uart *u = calloc(1, sizeof(*u));
-	const struct chr_client client = {
-		.rx_room = chr_cb_rx_room,
-		.rx = chr_cb_rx,
-		.tx_ready = chr_cb_tx_ready,
-		.event = chr_cb_event,
-		.opaque = u,
-	};
 	int ret;
 
 	if (!u) {
 		return err_set(err, ENOMEM, "no memory for the UART %s", cfg->id);
 	}
-	u->vm = vm;
-	u->line = cfg->line;
-	u->chr = cfg->chr;
-	u->dll = 12;
-	pthread_mutex_init(&u->lock, NULL);
-	u->tx_work = (struct loop_work){.fn = tx_work_fn, .arg = u};
-	u->rx_work = (struct loop_work){.fn = rx_work_fn, .arg = u};
-	loop_timer_init(vm->loop, &u->rx_timer, rx_timer_fn, u);
-	loop_timer_init(vm->loop, &u->stall_timer, stall_timer_fn, u);
-	u->region = (struct bus_region){
+	u->s.vm = vm;
+	u->s.line = cfg->line;
+	u->s.chr = cfg->chr;
+	u->s.ops = &uart_serial_ops;
+	u->s.region = (struct bus_region){
 		.name = "uart",
 		.space = BUS_PIO,
 		.base = cfg->port,
@@ -773,30 +523,11 @@ int uart_new(struct vm *vm, const struct uart_config *cfg, struct err *err)
 		.ops = &uart_bus_ops,
 		.opaque = u,
 	};
-	ret = bus_add(vm->bus, &u->region);
+	u->dll = 12;
+	loop_timer_init(vm->loop, &u->rx_timer, rx_timer_fn, u);
+	ret = serial_add(&u->s, &uart_ops, cfg->id, err);
 	if (ret) {
-		err_set(err, -ret, "%s: cannot use the ports at 0x%x: %s", cfg->id, cfg->port,
-			strerror(-ret));
-		goto free_uart;
+		free(u);
 	}
-	ret = device_add(vm->devices, &u->dev, &uart_ops, cfg->id, err);
-	if (ret) {
-		goto del_region;
-	}
-	if (u->chr) {
-		ret = chr_attach(u->chr, &client, err);
-		if (ret) {
-			goto remove_device;
-		}
-	}
-	return 0;
-
-remove_device:
-	device_remove(&u->dev);
-del_region:
-	bus_del(vm->bus, &u->region);
-free_uart:
-	pthread_mutex_destroy(&u->lock);
-	free(u);
 	return ret;
 }

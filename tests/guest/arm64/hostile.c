@@ -7,7 +7,7 @@
 #include "guest.h"
 
 #include "spec/fw_cfg.h"
-#include "spec/pl011.h"
+#include "spec/primecell.h"
 #include "spec/platform_arm64.h"
 
 static uint64_t seed = 88172645463325252u;

@@ -4,7 +4,7 @@
 #include "guest.h"
 
 #include "spec/fw_cfg.h"
-#include "spec/pl011.h"
+#include "spec/primecell.h"
 #include "spec/platform_arm64.h"
 
 volatile uint32_t guest_exceptions;
