@@ -98,7 +98,7 @@ static void interrupt(struct tree *t, uint32_t kind, uint32_t n, uint32_t trigge
 
 /* --- what every machine has --- */
 
-static void chosen(struct tree *t, const struct fdt_facts *f)
+static void chosen(struct tree *t, const struct acpi_facts *f, const struct fdt_boot *b)
 {
 	char path[32];
 
@@ -107,54 +107,54 @@ static void chosen(struct tree *t, const struct fdt_facts *f)
 		snprintf(path, sizeof(path), "/pl011@%" PRIx64, PLAT_UART_BASE);
 		text(t, "stdout-path", path);
 	}
-	if (f->cmdline) {
-		text(t, "bootargs", f->cmdline);
-	}
-	if (f->initrd_end > f->initrd_start) {
-		CELLS(t, "linux,initrd-start", HI_LO(f->initrd_start));
-		CELLS(t, "linux,initrd-end", HI_LO(f->initrd_end));
-	}
-	if (f->direct) {
-		CELLS(t, "kaslr-seed", HI_LO(f->seed));
+	if (b->direct) {
+		if (b->cmdline) {
+			text(t, "bootargs", b->cmdline);
+		}
+		if (b->initrd_end > b->initrd_start) {
+			CELLS(t, "linux,initrd-start", HI_LO(b->initrd_start));
+			CELLS(t, "linux,initrd-end", HI_LO(b->initrd_end));
+		}
+		CELLS(t, "kaslr-seed", HI_LO(b->seed));
 	}
 	end(t);
 }
 
-static void node_id(struct tree *t, const struct fdt_facts *f, uint32_t node)
+static void node_id(struct tree *t, const struct acpi_facts *f, uint32_t node)
 {
-	if (f->nodes) {
+	if (f->numa) {
 		CELLS(t, "numa-node-id", node);
 	}
 }
 
-static void memory(struct tree *t, const struct fdt_facts *f)
+static void memory(struct tree *t, const struct acpi_facts *f, const struct fdt_boot *b)
 {
-	for (unsigned i = 0; i < f->nmem; i++) {
-		begin(t, "memory@%" PRIx64, f->mem[i].base);
+	for (unsigned i = 0; i < b->nmem; i++) {
+		begin(t, "memory@%" PRIx64, b->mem[i].base);
 		text(t, "device_type", "memory");
-		CELLS(t, "reg", HI_LO(f->mem[i].base), HI_LO(f->mem[i].size));
-		node_id(t, f, f->mem[i].node);
-		end(t);
-	}
-	if (f->nodes && f->distance) {
-		be32 *m = calloc((size_t)f->nodes * f->nodes, 3 * sizeof(*m));
-
-		begin(t, "distance-map");
-		text(t, "compatible", "numa-distance-map-v1");
-		for (unsigned i = 0; m && i < f->nodes * f->nodes; i++) {
-			m[3 * i] = be32_of(i / f->nodes);
-			m[3 * i + 1] = be32_of(i % f->nodes);
-			m[3 * i + 2] = be32_of(f->distance[i]);
-		}
-		keep(t, m ? fdt_property(t->fdt, "distance-matrix", m,
-					 (int)(f->nodes * f->nodes * 3 * sizeof(*m)))
-			  : -FDT_ERR_NOSPACE);
-		free(m);
+		CELLS(t, "reg", HI_LO(b->mem[i].base), HI_LO(b->mem[i].size));
+		node_id(t, f, b->mem[i].node);
 		end(t);
 	}
 }
 
-static void cpu_map(struct tree *t, const struct fdt_facts *f)
+static void distances(struct tree *t, const struct acpi_numa *numa)
+{
+	be32 m[3 * ACPI_MAX_NODES * ACPI_MAX_NODES];
+	unsigned n = numa->nodes;
+
+	begin(t, "distance-map");
+	text(t, "compatible", "numa-distance-map-v1");
+	for (unsigned i = 0; i < n * n; i++) {
+		m[3 * i] = be32_of(i / n);
+		m[3 * i + 1] = be32_of(i % n);
+		m[3 * i + 2] = be32_of(numa->distance[i]);
+	}
+	keep(t, fdt_property(t->fdt, "distance-matrix", m, (int)(3 * n * n * sizeof(m[0]))));
+	end(t);
+}
+
+static void cpu_map(struct tree *t, const struct acpi_facts *f)
 {
 	unsigned per_socket = f->cores * f->threads;
 
@@ -187,7 +187,7 @@ static void cpu_map(struct tree *t, const struct fdt_facts *f)
 	end(t);
 }
 
-static void cpus(struct tree *t, const struct fdt_facts *f)
+static void cpus(struct tree *t, const struct acpi_facts *f)
 {
 	begin(t, "cpus");
 	CELLS(t, "#address-cells", 1);
@@ -206,7 +206,7 @@ static void cpus(struct tree *t, const struct fdt_facts *f)
 	end(t);
 }
 
-static void processor_parts(struct tree *t, const struct fdt_facts *f)
+static void processor_parts(struct tree *t, const struct acpi_facts *f)
 {
 	begin(t, "psci");
 	texts(t, "compatible", "arm,psci-1.0\0arm,psci-0.2\0arm,psci");
@@ -221,7 +221,7 @@ static void processor_parts(struct tree *t, const struct fdt_facts *f)
 	      LEVEL_HIGH);
 	end(t);
 
-	if (f->pmu) {
+	if (f->cpu[0].pmu) {
 		begin(t, "pmu");
 		text(t, "compatible", "arm,armv8-pmuv3");
 		interrupt(t, PPI, PLAT_PPI_PMU - 16, LEVEL_HIGH);
@@ -229,7 +229,7 @@ static void processor_parts(struct tree *t, const struct fdt_facts *f)
 	}
 }
 
-static void gic(struct tree *t, const struct fdt_facts *f)
+static void gic(struct tree *t, const struct acpi_facts *f)
 {
 	uint64_t size = f->redist_cpus[0] * PLAT_GICR_CPU,
 		 size2 = f->redist_cpus[1] * PLAT_GICR_CPU;
@@ -242,13 +242,12 @@ static void gic(struct tree *t, const struct fdt_facts *f)
 	CELLS(t, "#size-cells", 2);
 	flag(t, "ranges");
 	CELLS(t, "#redistributor-regions", size2 ? 2 : 1);
-	if (size2) {
-		CELLS(t, "reg", HI_LO(PLAT_GICD_BASE), HI_LO(PLAT_GICD_SIZE),
-		      HI_LO(PLAT_GICR_BASE), HI_LO(size), HI_LO(PLAT_GICR2_BASE), HI_LO(size2));
-	} else {
-		CELLS(t, "reg", HI_LO(PLAT_GICD_BASE), HI_LO(PLAT_GICD_SIZE),
-		      HI_LO(PLAT_GICR_BASE), HI_LO(size));
-	}
+	/* of the second region nothing, where there is none */
+	cells(t, "reg",
+	      (const uint32_t[]){HI_LO(PLAT_GICD_BASE), HI_LO(PLAT_GICD_SIZE),
+				 HI_LO(f->redist_base[0]), HI_LO(size),
+				 HI_LO(f->redist_base[1]), HI_LO(size2)},
+	      size2 ? 12 : 8);
 	CELLS(t, "phandle", PHANDLE_GIC);
 	begin(t, "msi-controller@%" PRIx64, PLAT_ITS_BASE);
 	text(t, "compatible", "arm,gic-v3-its");
@@ -273,7 +272,7 @@ static void primecell_clocks(struct tree *t, bool uart)
 	}
 }
 
-static void primecells(struct tree *t, const struct fdt_facts *f)
+static void primecells(struct tree *t, const struct acpi_facts *f)
 {
 	begin(t, "apb-pclk");
 	text(t, "compatible", "fixed-clock");
@@ -335,11 +334,11 @@ static void firmware(struct tree *t)
 	end(t);
 }
 
-static void pcie(struct tree *t, const struct fdt_facts *f)
+static void pcie(struct tree *t, const struct acpi_facts *f, const struct fdt_boot *b)
 {
 	uint64_t mem32 = PLAT_MMIO32_END - PLAT_MMIO32_BASE;
 
-	begin(t, "pcie@%" PRIx64, PLAT_ECAM_BASE);
+	begin(t, "pcie@%" PRIx64, f->ecam_base);
 	text(t, "compatible", "pci-host-ecam-generic");
 	text(t, "device_type", "pci");
 	CELLS(t, "#address-cells", 3);
@@ -347,23 +346,17 @@ static void pcie(struct tree *t, const struct fdt_facts *f)
 	CELLS(t, "linux,pci-domain", 0);
 	CELLS(t, "bus-range", 0, 255);
 	flag(t, "dma-coherent");
-	CELLS(t, "reg", HI_LO(PLAT_ECAM_BASE), HI_LO(PLAT_ECAM_SIZE));
-	if (f->mem64_end > f->mem64_base) {
-		CELLS(t, "ranges", PCI_IO, HI_LO(0), HI_LO(PLAT_PCI_IO_BASE),
-		      HI_LO(PLAT_PCI_IO_SIZE), PCI_MEM32, HI_LO(PLAT_MMIO32_BASE),
-		      HI_LO(PLAT_MMIO32_BASE), HI_LO(mem32),
-		      PCI_MEM64 | (f->direct ? PCI_PREFETCHABLE : 0), HI_LO(f->mem64_base),
-		      HI_LO(f->mem64_base), HI_LO(f->mem64_end - f->mem64_base));
-	} else {
-		CELLS(t, "ranges", PCI_IO, HI_LO(0), HI_LO(PLAT_PCI_IO_BASE),
-		      HI_LO(PLAT_PCI_IO_SIZE), PCI_MEM32, HI_LO(PLAT_MMIO32_BASE),
-		      HI_LO(PLAT_MMIO32_BASE), HI_LO(mem32));
-	}
+	CELLS(t, "reg", HI_LO(f->ecam_base), HI_LO(PLAT_ECAM_SIZE));
+	CELLS(t, "ranges", PCI_IO, HI_LO(0), HI_LO(PLAT_PCI_IO_BASE), HI_LO(PLAT_PCI_IO_SIZE),
+	      PCI_MEM32, HI_LO(PLAT_MMIO32_BASE), HI_LO(PLAT_MMIO32_BASE), HI_LO(mem32),
+	      PCI_MEM64 | (b->direct ? PCI_PREFETCHABLE : 0), HI_LO(f->mem64_base),
+	      HI_LO(f->mem64_base), HI_LO(f->mem64_end - f->mem64_base));
 	CELLS(t, "msi-map", 0, PHANDLE_ITS, 0, 0x10000);
 	end(t);
 }
 
-int fdt_build(const struct fdt_facts *f, void **out, size_t *len, struct err *err)
+int fdt_build(const struct acpi_facts *f, const struct fdt_boot *boot, void **out, size_t *len,
+	      struct err *err)
 {
 	void *buf = malloc(FDT_MAX);
 	struct tree t = {.fdt = buf};
@@ -379,14 +372,17 @@ int fdt_build(const struct fdt_facts *f, void **out, size_t *len, struct err *er
 	CELLS(&t, "#address-cells", 2);
 	CELLS(&t, "#size-cells", 2);
 	CELLS(&t, "interrupt-parent", PHANDLE_GIC);
-	chosen(&t, f);
-	memory(&t, f);
+	chosen(&t, f, boot);
+	memory(&t, f, boot);
+	if (f->numa && f->numa->distance) {
+		distances(&t, f->numa);
+	}
 	cpus(&t, f);
 	processor_parts(&t, f);
 	gic(&t, f);
 	primecells(&t, f);
 	firmware(&t);
-	pcie(&t, f);
+	pcie(&t, f, boot);
 	end(&t);
 	keep(&t, fdt_finish(buf));
 	if (t.error) {

@@ -10,6 +10,8 @@
 #include "core/irq.h"
 #include "core/power.h"
 #include "core/vm.h"
+#include "firmware/acpi/acpi.h"
+#include "firmware/smbios.h"
 #include "kvm/kvm.h"
 #include "machine/bootorder.h"
 #include "machine/machine.h"
@@ -119,7 +121,17 @@ struct machine_waiter {
 	void *opaque;
 };
 
-struct board; /* the architecture's: virt_x86.c */
+struct board; /* the architecture's: virt_x86.c, virt_arm64.c */
+/* What the boards of all architectures have. */
+struct board_parts {
+	struct ged *ged;
+	struct pci_host *host;
+	struct fw_cfg *fw;
+	struct acpi_loader *acpi;
+	struct acpi_cpu *cpus;
+	struct smbios_facts smbios;
+	int kernel_fd, initrd_fd; /* -1: not there */
+};
 
 struct machine {
 	struct vm vm;
@@ -129,6 +141,7 @@ struct machine {
 	struct machine_env env;
 	struct kvm_vm *kvm;
 	struct board *board;
+	struct board_parts parts;
 	struct pci_bus *root;
 	struct backends be;
 	struct memory memory;
@@ -156,17 +169,35 @@ struct machine {
 	struct loop_work power_work;
 };
 
-/* --- the board: one file per architecture --- */
+/* --- the board: board.c, --- */
 /* Memory, interrupt controller, firmware, platform devices, PCI host; vCPUs are made but have no
  * thread yet. */
 int board_new(struct machine *m, struct err *err);
 void board_free(struct machine *m);
 /* After devices_create(): places firmware or kernel, assigns BARs, builds tables. */
 int board_ready(struct machine *m, struct err *err);
-/* Machine reset, everything paused: memory that boot needs, and the vCPUs' registers. */
-int board_reset(struct machine *m, struct err *err);
 /* Boot source given? Without one only -S and -machine none make sense. */
 bool board_has_boot_source(const struct machine *m);
+/* A kernel without firmware. */
+bool board_boots_directly(const struct machine *m);
+
+/* for the file of the architecture: KVM, with what is the same everywhere filled in; */
+int board_add_kvm(struct machine *m, struct kvm_vm_config *c, struct err *err);
+/* -bios or the flash drives; volatile_size: of a second unit that firmware without a file for its
+ * variables needs, or 0; */
+int board_add_firmware(struct machine *m, uint32_t volatile_size, struct err *err);
+/* what parts.fw tells firmware. ram_base: where the RAM begins; facts gets the machine. */
+int board_add_tables(struct machine *m, uint64_t ram_base, acpi_facts_fn *facts,
+		     struct err *err);
+
+/* --- and one file per architecture: virt_x86.c, virt_arm64.c --- */
+/* board_new() with m->vm.mem and m->vm.bus there, board_free() of what is in m->board. */
+int board_init(struct machine *m, struct err *err);
+void board_fini(struct machine *m);
+/* parts.fw and what it tells firmware. */
+int board_describe(struct machine *m, struct err *err);
+/* Machine reset, everything paused: memory that boot needs, and the vCPUs' registers. */
+int board_reset(struct machine *m, struct err *err);
 void board_powerdown(struct machine *m);
 int board_save(struct machine *m, struct state_out *o, struct err *err);
 int board_load(struct machine *m, struct state_in *in, struct err *err);

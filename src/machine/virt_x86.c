@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "arch/x86/cpuid.h"
 #include "arch/x86/linux_boot.h"
@@ -20,18 +19,11 @@
 #include "device/platform/reset.h"
 #include "device/platform/rtc.h"
 #include "device/platform/uart.h"
-#include "firmware/acpi/acpi.h"
 #include "firmware/e820.h"
-#include "firmware/flash.h"
 #include "firmware/fw_cfg.h"
-#include "firmware/linux.h"
-#include "firmware/smbios.h"
 #include "kvm/x86.h"
-#include "machine/fw_options.h"
 #include "machine/machine_int.h"
-#include "machine/smbios_opts.h"
 #include "pci/host.h"
-#include "spec/fw_cfg.h"
 #include "spec/platform_x86.h"
 
 /* Room that 64-bit BARs shall have at least when the width of addresses is chosen. */
@@ -46,27 +38,8 @@ struct board {
 	unsigned phys_bits;
 	uint32_t signature;
 	struct ioapic *ioapic;
-	struct ged *ged;
-	struct pci_host *host;
-	struct fw_cfg *fw;
-	struct acpi_loader *acpi;
-	struct acpi_cpu *cpus;
-	struct machine *m;
-	struct smbios_facts smbios;
-	/* direct boot */
-	int kernel_fd, initrd_fd;
-	struct x86_linux_entry entry;
+	struct x86_linux_entry entry; /* direct boot */
 };
-
-static bool has_firmware(const struct machine *m)
-{
-	return m->cfg->bios || m->be.flash[0].file;
-}
-
-bool board_has_boot_source(const struct machine *m)
-{
-	return has_firmware(m) || m->cfg->kernel;
-}
 
 /* --- parts --- */
 
@@ -77,31 +50,16 @@ static void board_eoi(void *opaque, uint8_t vector)
 	ioapic_eoi(m->board->ioapic, vector);
 }
 
-static void vcpu_thread_init(void *arg)
-{
-	struct machine *m = arg;
-
-	if (m->env.thread_init) {
-		m->env.thread_init(m->env.arg, MACHINE_THREAD_VCPU);
-	}
-}
-
 static int add_kvm(struct machine *m, struct err *err)
 {
 	struct kvm_vm_config c = {
-		.loop = m->vm.loop, .mem = m->vm.mem, .bus = m->vm.bus, .power = &m->power,
-		.thread_init = vcpu_thread_init, .thread_arg = m,
-		.ioapic_eoi = board_eoi, .ioapic_opaque = m,
+		.ioapic_eoi = board_eoi,
+		.ioapic_opaque = m,
 		.msi_ext_dest_id = x86_topology_wide(&m->board->topo),
 		.no_pmu = m->board->model.no_pmu,
 	};
-	int ret = kvm_vm_new(&c, &m->kvm, err);
 
-	if (!ret) {
-		m->vm.irq = kvm_vm_irqchip(m->kvm);
-		m->vm.doorbells = kvm_vm_doorbells(m->kvm);
-	}
-	return ret;
+	return board_add_kvm(m, &c, err);
 }
 
 static int add_platform(struct machine *m, struct err *err)
@@ -114,7 +72,8 @@ static int add_platform(struct machine *m, struct err *err)
 	ret = ret ? ret : pm_new(&m->vm, err);
 	ret = ret ? ret : reset_new(&m->vm, err);
 	ret = ret ? ret : rtc_new(&m->vm, &rtc, err);
-	ret = ret ? ret : ged_new(&m->vm, PLAT_GED_BASE, ioapic_line(b->ioapic, PLAT_GSI_GED), &b->ged, err);
+	ret = ret ? ret : ged_new(&m->vm, PLAT_GED_BASE, ioapic_line(b->ioapic, PLAT_GSI_GED),
+				  &m->parts.ged, err);
 	if (!ret && m->be.serial) {
 		struct uart_config uart = {
 			.id = "serial0", .port = PLAT_UART_PORT, .chr = m->be.serial,
@@ -123,30 +82,12 @@ static int add_platform(struct machine *m, struct err *err)
 
 		ret = uart_new(&m->vm, &uart, err);
 	}
-	ret = ret ? ret : pci_host_new(&m->vm, PLAT_ECAM_BASE, true, PLAT_PM_PORT, &b->host, err);
+	ret = ret ? ret : pci_host_new(&m->vm, PLAT_ECAM_BASE, true, PLAT_PM_PORT, &m->parts.host,
+				       err);
 	if (!ret) {
-		m->root = pci_host_bus(b->host);
+		m->root = pci_host_bus(m->parts.host);
 	}
 	return ret;
-}
-
-static int add_firmware(struct machine *m, struct err *err)
-{
-	struct flash_config unit[FLASH_MAX_UNITS] = {
-		{"-drive if=pflash,unit=0", m->be.flash[0].file, m->be.flash[0].read_only, 0},
-		{"-drive if=pflash,unit=1", m->be.flash[1].file, m->be.flash[1].read_only, 0},
-	};
-	unsigned n = (unsigned)(m->be.flash[0].file != NULL) + (m->be.flash[1].file != NULL);
-
-	if (!m->be.flash[0].file && m->be.flash[1].file) {
-		return err_set(err, EINVAL, "-drive if=pflash,unit=1,file=%s: unit 0, the code, is missing",
-			       m->be.flash[1].file);
-	}
-	if (m->cfg->bios) {
-		unit[0] = (struct flash_config){"-bios", m->cfg->bios, true, 0};
-		n = 1;
-	}
-	return n ? flash_new(&m->vm, unit, n, err) : 0;
 }
 
 static int add_cpus(struct machine *m, struct err *err)
@@ -158,6 +99,7 @@ static int add_cpus(struct machine *m, struct err *err)
 	};
 	struct x86_cpuid_config cc = {.model = &b->model, .topo = b->topo};
 	struct kvm_cpuid2 *cpuid = NULL;
+	struct acpi_cpu *cpus;
 	int ret;
 
 	if (m->cfg->max_cpus > kvm_vm_max_vcpus(m->kvm) ||
@@ -176,23 +118,23 @@ static int add_cpus(struct machine *m, struct err *err)
 	ret = x86_phys_bits_choose(b->supported, &b->model, &need, &b->phys_bits, err);
 	cc.supported = b->supported;
 	cc.phys_bits = b->phys_bits;
-	b->cpus = calloc(m->cfg->max_cpus, sizeof(*b->cpus));
-	if (!ret && !b->cpus) {
+	m->parts.cpus = cpus = calloc(m->cfg->max_cpus, sizeof(*cpus));
+	if (!ret && !cpus) {
 		ret = err_set(err, ENOMEM, "-smp: out of memory");
 	}
 	for (unsigned i = 0; !ret && i < m->cfg->max_cpus; i++) {
 		bool present = i < m->cfg->cpus;
 		struct kvm_vcpu *v;
 
-		b->cpus[i] = (struct acpi_cpu){x86_apic_id(&b->topo, i), present,
-					       memory_cpu_node(&m->memory, i)};
+		cpus[i] = (struct acpi_cpu){x86_apic_id(&b->topo, i), present,
+					    memory_cpu_node(&m->memory, i)};
 		if (!present) {
 			continue;
 		}
 		ret = x86_cpuid_build(&cc, i, &cpuid, err);
 		if (!ret) {
 			b->signature = x86_cpuid_signature(cpuid);
-			ret = kvm_vcpu_new(m->kvm, i, b->cpus[i].apic_id, cpuid, &v, err);
+			ret = kvm_vcpu_new(m->kvm, i, cpus[i].apic_id, cpuid, &v, err);
 			free(cpuid);
 		}
 	}
@@ -217,18 +159,12 @@ static int cpus_wanted(struct machine *m, struct err *err)
 	return x86_cpu_model_parse(&b->model, m->cfg->cpu ? m->cfg->cpu : "host", err);
 }
 
-int board_new(struct machine *m, struct err *err)
+int board_init(struct machine *m, struct err *err)
 {
-	struct board *b = calloc(1, sizeof(*b));
 	int ret;
 
-	if (!b) {
-		return err_set(err, ENOMEM, "machine: out of memory");
-	}
-	m->board = b;
-	b->m = m;
-	b->kernel_fd = b->initrd_fd = -1;
-	if (mem_new(&m->vm.mem) || bus_new(&m->vm.bus)) {
+	m->board = calloc(1, sizeof(*m->board));
+	if (!m->board) {
 		return err_set(err, ENOMEM, "machine: out of memory");
 	}
 	ret = cpus_wanted(m, err);
@@ -236,39 +172,18 @@ int board_new(struct machine *m, struct err *err)
 	ret = ret ? ret : memory_open(&m->memory, m->cfg, m->vm.mem, PLAT_LOW_RAM_MAX,
 				      PLAT_HIGH_RAM_BASE, err);
 	ret = ret ? ret : add_platform(m, err);
-	ret = ret ? ret : add_firmware(m, err);
+	ret = ret ? ret : board_add_firmware(m, 0, err);
 	ret = ret ? ret : add_cpus(m, err);
 	return ret;
 }
 
-void board_free(struct machine *m)
+void board_fini(struct machine *m)
 {
-	struct board *b = m->board;
-
-	if (!b) {
-		return;
+	if (m->board) {
+		free(m->board->supported);
+		free(m->board);
+		m->board = NULL;
 	}
-	acpi_loader_free(b->acpi);
-	if (m->kvm) {
-		kvm_vm_free(m->kvm);
-	}
-	if (m->vm.bus) {
-		bus_free(m->vm.bus);
-	}
-	if (m->vm.mem) {
-		mem_free(m->vm.mem);
-	}
-	if (b->kernel_fd >= 0) {
-		close(b->kernel_fd);
-	}
-	if (b->initrd_fd >= 0) {
-		close(b->initrd_fd);
-	}
-	free(b->supported);
-	smbios_facts_fini(&b->smbios);
-	free(b->cpus);
-	free(b);
-	m->board = NULL;
 }
 
 /* --- boot --- */
@@ -282,45 +197,38 @@ static void mem64_window(const struct board *b, uint64_t *base, uint64_t *end)
 
 static void acpi_facts_now(void *opaque, struct acpi_facts *f)
 {
-	struct board *b = opaque;
+	struct machine *m = opaque;
 	uint64_t base, end, lo, hi;
 
 	memset(f, 0, sizeof(*f));
-	f->cpu = b->cpus;
-	f->ncpus = b->m->cfg->max_cpus;
-	f->uart = b->m->be.serial != NULL;
-	f->numa = memory_acpi(&b->m->memory);
+	f->cpu = m->parts.cpus;
+	f->ncpus = m->cfg->max_cpus;
+	f->uart = m->be.serial != NULL;
+	f->numa = memory_acpi(&m->memory);
 	f->ecam_base = PLAT_ECAM_BASE;
-	f->last_bus = pci_last_bus(b->m->root);
-	mem64_window(b, &base, &end);
-	if (pci_mem64_extent(b->m->root, &lo, &hi)) {
+	f->last_bus = pci_last_bus(m->root);
+	mem64_window(m->board, &base, &end);
+	if (pci_mem64_extent(m->root, &lo, &hi)) {
 		/* What firmware decided, and the rest of its window. */
 		f->mem64_base = lo < base ? align_down(lo, GiB) : base;
 		f->mem64_end = hi > end ? align_up(hi, GiB) : end;
-	} else if (!has_firmware(b->m)) {
+	} else if (board_boots_directly(m)) {
 		f->mem64_base = base;
 		f->mem64_end = end;
 	}
 }
 
-static int fill_fw_cfg(struct machine *m, struct err *err)
+int board_describe(struct machine *m, struct err *err)
 {
-	struct board *b = m->board;
 	struct e820_map map = {0};
 	int ret;
 
-	ret = fw_cfg_new(&m->vm, PLAT_FW_CFG_PORT, &b->fw, err);
-	ret = ret ? ret : fw_cfg_set_u16(b->fw, FW_CFG_NB_CPUS, (uint16_t)m->cfg->cpus, err);
-	ret = ret ? ret : fw_options_add(m, b->fw, err);
+	ret = fw_cfg_new(&m->vm, PLAT_FW_CFG_PORT, &m->parts.fw, err);
 	if (!ret && e820_init(&map, m->memory.low, m->memory.high)) {
 		ret = err_set(err, ENOSPC, "machine: the memory map has too many entries");
 	}
-	ret = ret ? ret : e820_fw_cfg_add(b->fw, &map, err);
-	ret = ret ? ret : smbios_facts_init(&b->smbios, m->cfg, err);
-	b->smbios.ram_low = m->memory.low;
-	b->smbios.ram_high = m->memory.high;
-	ret = ret ? ret : smbios_fw_cfg_add(b->fw, &b->smbios, err);
-	return ret ? ret : acpi_loader_new(b->fw, acpi_facts_now, b, &b->acpi, err);
+	ret = ret ? ret : e820_fw_cfg_add(m->parts.fw, &map, err);
+	return ret ? ret : board_add_tables(m, 0, acpi_facts_now, err);
 }
 
 /* Puts kernel, tables and BARs in place, as often as the machine is reset. */
@@ -329,7 +237,8 @@ static int direct_boot(struct machine *m, struct err *err)
 	struct board *b = m->board;
 	struct x86_linux_config lc = {
 		.kernel_name = m->cfg->kernel, .initrd_name = m->cfg->initrd,
-		.kernel_fd = b->kernel_fd, .initrd_fd = b->initrd_fd, .cmdline = m->cfg->append,
+		.kernel_fd = m->parts.kernel_fd, .initrd_fd = m->parts.initrd_fd,
+		.cmdline = m->cfg->append,
 	};
 	struct x86_e820 e820[X86_MAX_E820];
 	struct e820_map map = {0};
@@ -343,9 +252,9 @@ static int direct_boot(struct machine *m, struct err *err)
 	if (ret) {
 		return ret;
 	}
-	acpi_facts_now(b, &facts);
+	acpi_facts_now(m, &facts);
 	ret = acpi_place(m->vm.mem, m->memory.low, &facts, &acpi, err);
-	ret = ret ? ret : smbios_place(m->vm.mem, &b->smbios, err);
+	ret = ret ? ret : smbios_place(m->vm.mem, &m->parts.smbios, err);
 	if (ret) {
 		return ret;
 	}
@@ -369,7 +278,7 @@ static int direct_boot(struct machine *m, struct err *err)
 int board_reset(struct machine *m, struct err *err)
 {
 	struct board *b = m->board;
-	bool direct = m->cfg->kernel && !has_firmware(m);
+	bool direct = board_boots_directly(m);
 	int ret = direct ? direct_boot(m, err) : 0;
 
 	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
@@ -391,31 +300,9 @@ int board_reset(struct machine *m, struct err *err)
 	return ret;
 }
 
-int board_ready(struct machine *m, struct err *err)
-{
-	struct board *b = m->board;
-	int ret = fill_fw_cfg(m, err);
-
-	if (!ret && m->cfg->kernel) {
-		ret = boot_file_open("-kernel", m->cfg->kernel, &b->kernel_fd, err);
-	}
-	if (!ret && m->cfg->initrd) {
-		ret = boot_file_open("-initrd", m->cfg->initrd, &b->initrd_fd, err);
-	}
-	if (!ret && m->cfg->kernel && has_firmware(m)) {
-		const struct fw_linux_config fl = {
-			.kernel_name = m->cfg->kernel, .initrd_name = m->cfg->initrd,
-			.kernel_fd = b->kernel_fd, .initrd_fd = b->initrd_fd, .cmdline = m->cfg->append,
-		};
-
-		ret = fw_linux_add(b->fw, &fl, err);
-	}
-	return ret ? ret : board_reset(m, err);
-}
-
 void board_powerdown(struct machine *m)
 {
-	ged_raise(m->board->ged, PLAT_GED_POWER);
+	ged_raise(m->parts.ged, PLAT_GED_POWER);
 }
 
 /* --- queries --- */

@@ -32,7 +32,6 @@ static void build_dsdt(struct acpi_builder *b)
 
 static void ssdt_pci(struct aml *a, const struct acpi_facts *f)
 {
-	size_t scope = aml_scope_begin(a, "\\_SB.PCI0");
 	struct aml crs = {0};
 
 	crs_bus_window(&crs, 0, f->last_bus);
@@ -42,9 +41,7 @@ static void ssdt_pci(struct aml *a, const struct acpi_facts *f)
 	if (f->mem64_base < f->mem64_end) {
 		crs_mem64_window(&crs, f->mem64_base, f->mem64_end - 1);
 	}
-	aml_name_crs(a, "_CRS", &crs);
-	aml_free(&crs);
-	aml_end(a, scope);
+	acpi_ssdt_crs(a, "\\_SB.PCI0", &crs);
 }
 
 static void build_ssdt(struct acpi_builder *b)
@@ -55,10 +52,7 @@ static void build_ssdt(struct acpi_builder *b)
 	acpi_ssdt_cpus(a, b->facts);
 	ssdt_pci(a, b->facts);
 	if (!b->facts->uart) {
-		size_t scope = aml_scope_begin(a, "\\_SB.COM1");
-
-		aml_name_int(a, "_STA", 0);
-		aml_end(a, scope);
+		acpi_ssdt_absent(a, "\\_SB.COM1");
 	}
 	acpi_table_end(b);
 }
@@ -77,7 +71,6 @@ static struct acpi_gas port(uint16_t addr, uint8_t bits, uint8_t access)
 
 static void build_fadt(struct acpi_builder *b)
 {
-	const struct acpi_table_ref *dsdt = acpi_find(b->t, "DSDT");
 	struct acpi_fadt f = {
 		.iapc_boot_arch = le16_of(ACPI_BOOT_VGA_NOT_PRESENT),
 		.flags = le32_of(ACPI_FADT_WBINVD | ACPI_FADT_PROC_C1 | ACPI_FADT_PWR_BUTTON |
@@ -86,22 +79,14 @@ static void build_fadt(struct acpi_builder *b)
 		.reset_reg = port(PLAT_RESET_PORT, 8, ACPI_ACCESS_BYTE),
 		.reset_value = PLAT_RESET_VALUE,
 		.century = RTC_CENTURY,
-		.fadt_minor_version = 3,
 		.pm_tmr_blk = le32_of(PLAT_PM_TIMER_PORT),
 		.pm_tmr_len = 4,
 		.x_pm_tmr_blk = port(PLAT_PM_TIMER_PORT, 32, ACPI_ACCESS_DWORD),
 		.sleep_control_reg = port(PLAT_SLEEP_CTL_PORT, 8, ACPI_ACCESS_BYTE),
 		.sleep_status_reg = port(PLAT_SLEEP_STS_PORT, 8, ACPI_ACCESS_BYTE),
-		.hypervisor_vendor = "NEMU",
-		.x_dsdt = le64_of(dsdt->off),
 	};
-	uint32_t off;
 
-	acpi_table_begin(b, "FACP", 6);
-	off = b->t->table[b->t->ntables - 1].off;
-	aml_bytes(&b->out, (uint8_t *)&f + sizeof(f.header), sizeof(f) - sizeof(f.header));
-	acpi_pointer_add(b, off + (uint32_t)offsetof(struct acpi_fadt, x_dsdt), 8, dsdt->off);
-	acpi_table_end(b);
+	acpi_fadt(b, &f);
 }
 
 /* --- MADT --- */

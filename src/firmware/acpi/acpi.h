@@ -82,9 +82,10 @@ struct acpi_facts {
 	bool uart; /* COM1 is there */
 	const struct acpi_numa *numa; /* NULL: none of its tables */
 	uint64_t ecam_base;
-	/* Arm: the topology (cores of a socket, threads of a core), processors of each
+	/* Arm: the topology (cores of a socket, threads of a core), place and processors of each
 	 * redistributor region */
 	unsigned cores, threads;
+	uint64_t redist_base[2];
 	unsigned redist_cpus[2];
 	uint8_t last_bus; /* the highest PCI bus number that is in use */
 };

@@ -31,51 +31,35 @@ static void whole(struct acpi_builder *b, const char *sig, uint8_t revision, con
 static void build_ssdt(struct acpi_builder *b)
 {
 	const struct acpi_facts *f = b->facts;
-	struct aml *a = &b->out, crs = {0};
-	size_t scope;
+	struct aml *a = &b->out, windows = {0}, ecam = {0};
 
 	acpi_table_begin(b, "SSDT", 2);
 	acpi_ssdt_cpus(a, f);
-	scope = aml_scope_begin(a, "\\_SB.PCI0");
-	crs_bus_window(&crs, 0, f->last_bus);
-	crs_mem32_window(&crs, (uint32_t)PLAT_MMIO32_BASE, (uint32_t)(PLAT_MMIO32_END - 1));
-	if (f->mem64_base < f->mem64_end) {
-		crs_mem64_window(&crs, f->mem64_base, f->mem64_end - 1);
-	}
-	aml_name_crs(a, "_CRS", &crs);
-	aml_free(&crs);
-	aml_end(a, scope);
+	crs_bus_window(&windows, 0, f->last_bus);
+	crs_mem32_window(&windows, (uint32_t)PLAT_MMIO32_BASE, (uint32_t)(PLAT_MMIO32_END - 1));
+	crs_mem64_window(&windows, f->mem64_base, f->mem64_end - 1);
+	acpi_ssdt_crs(a, "\\_SB.PCI0", &windows);
+	crs_mem64(&ecam, f->ecam_base, f->ecam_base + PLAT_ECAM_SIZE - 1);
+	acpi_ssdt_crs(a, "\\_SB.MBRD", &ecam);
 	if (!f->uart) {
-		scope = aml_scope_begin(a, "\\_SB.COM0");
-		aml_name_int(a, "_STA", 0);
-		aml_end(a, scope);
+		acpi_ssdt_absent(a, "\\_SB.COM0");
 	}
 	acpi_table_end(b);
 }
 
 static void build_fadt(struct acpi_builder *b)
 {
-	const struct acpi_table_ref *dsdt = acpi_find(b->t, "DSDT");
 	struct acpi_fadt f = {
 		.flags = le32_of(ACPI_FADT_PWR_BUTTON | ACPI_FADT_SLP_BUTTON | ACPI_FADT_HW_REDUCED),
 		.arm_boot_arch = le16_of(ACPI_ARM_PSCI | ACPI_ARM_PSCI_HVC),
-		.fadt_minor_version = 3,
-		.hypervisor_vendor = "NEMU",
-		.x_dsdt = le64_of(dsdt->off),
 	};
-	uint32_t off;
 
-	acpi_table_begin(b, "FACP", 6);
-	off = b->t->table[b->t->ntables - 1].off;
-	aml_bytes(&b->out, (uint8_t *)&f + sizeof(f.header), sizeof(f) - sizeof(f.header));
-	acpi_pointer_add(b, off + (uint32_t)offsetof(struct acpi_fadt, x_dsdt), 8, dsdt->off);
-	acpi_table_end(b);
+	acpi_fadt(b, &f);
 }
 
 static void build_madt(struct acpi_builder *b)
 {
 	const struct acpi_facts *f = b->facts;
-	const uint64_t redist[2] = {PLAT_GICR_BASE, PLAT_GICR2_BASE};
 	const struct acpi_madt_gicd gicd = {
 		.type = ACPI_MADT_GICD, .length = sizeof(gicd), .base = le64_of(PLAT_GICD_BASE),
 		.version = ACPI_GIC_V3,
@@ -100,7 +84,7 @@ static void build_madt(struct acpi_builder *b)
 	}
 	for (unsigned i = 0; i < 2 && f->redist_cpus[i]; i++) {
 		const struct acpi_madt_gicr e = {
-			.type = ACPI_MADT_GICR, .length = sizeof(e), .base = le64_of(redist[i]),
+			.type = ACPI_MADT_GICR, .length = sizeof(e), .base = le64_of(f->redist_base[i]),
 			.size = le32_of((uint32_t)(f->redist_cpus[i] * PLAT_GICR_CPU)),
 		};
 

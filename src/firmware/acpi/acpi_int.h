@@ -7,6 +7,7 @@
 
 #include "firmware/acpi/acpi.h"
 #include "firmware/acpi/aml.h"
+#include "spec/acpi.h"
 
 struct acpi_builder {
 	struct acpi_tables *t;
@@ -20,6 +21,11 @@ void acpi_table_end(struct acpi_builder *b);
 void acpi_pointer_add(struct acpi_builder *b, uint32_t at, uint8_t size, uint32_t target);
 void acpi_dsdt(struct acpi_builder *b, const uint8_t *aml, size_t len);
 void acpi_ssdt_cpus(struct aml *a, const struct acpi_facts *f);
+/* In the SSDT, of a device that the DSDT has: its resources (crs is freed); that it is not there. */
+void acpi_ssdt_crs(struct aml *a, const char *device, struct aml *crs);
+void acpi_ssdt_absent(struct aml *a, const char *device);
+/* The FADT, which points to the DSDT. */
+void acpi_fadt(struct acpi_builder *b, struct acpi_fadt *f);
 
 /* The tables of the architecture, in order; NULL at the end. acpi.c (x86), acpi_arm64.c. */
 typedef void acpi_row(struct acpi_builder *b);

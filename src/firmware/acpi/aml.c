@@ -42,6 +42,7 @@ enum {
 	ADDR_TYPE_IO = 1,
 	ADDR_TYPE_BUS = 2,
 	ADDR_MIN_MAX_FIXED = 0x0c, /* _MIF, _MAF; producer, positive decoding */
+	ADDR_CONSUMED = 0x01,
 	ADDR_MEM_READ_WRITE =
 		0x01, /* not cacheable, not prefetchable: BARs of both kinds fit */
 	ADDR_IO_ENTIRE_RANGE = 0x03,
@@ -326,16 +327,26 @@ void crs_mem32_window(struct aml *crs, uint32_t first, uint32_t last)
 	aml_u32(crs, last - first + 1);
 }
 
-void crs_mem64_window(struct aml *crs, uint64_t first, uint64_t last)
+static void mem64(struct aml *crs, uint8_t flags, uint64_t first, uint64_t last)
 {
 	aml_u8(crs, QWORD_ADDRESS_DESC);
 	aml_u16(crs, 3 + 5 * 8);
 	aml_u8(crs, ADDR_TYPE_MEM);
-	aml_u8(crs, ADDR_MIN_MAX_FIXED);
+	aml_u8(crs, flags);
 	aml_u8(crs, ADDR_MEM_READ_WRITE);
 	aml_u64(crs, 0);
 	aml_u64(crs, first);
 	aml_u64(crs, last);
 	aml_u64(crs, 0);
 	aml_u64(crs, last - first + 1);
+}
+
+void crs_mem64(struct aml *crs, uint64_t first, uint64_t last)
+{
+	mem64(crs, ADDR_MIN_MAX_FIXED | ADDR_CONSUMED, first, last);
+}
+
+void crs_mem64_window(struct aml *crs, uint64_t first, uint64_t last)
+{
+	mem64(crs, ADDR_MIN_MAX_FIXED, first, last);
 }

@@ -44,6 +44,7 @@ void aml_name_crs(struct aml *a, const char *name, const struct aml *crs);
 /* Resource descriptors, into the raw buffer for aml_name_crs(). Ranges are produced (by a
  * bridge), fixed at both ends, end inclusive. */
 void crs_io(struct aml *crs, uint16_t base, uint8_t len); /* consumed, 16-bit decoding */
+void crs_mem64(struct aml *crs, uint64_t first, uint64_t last); /* consumed */
 void crs_bus_window(struct aml *crs, uint16_t first, uint16_t last);
 void crs_io_window(struct aml *crs, uint16_t first, uint16_t last);
 void crs_mem32_window(struct aml *crs, uint32_t first, uint32_t last);

@@ -14,14 +14,7 @@ DefinitionBlock ("", "DSDT", 2, "NEMU", "NEMUVIRT", 0x00000001)
     {
         Device (PCI0)
         {
-            Name (_HID, EisaId ("PNP0A08"))
-            Name (_CID, EisaId ("PNP0A03"))
-            Name (_UID, 0x00)
-            Name (_SEG, 0x00)
-            Name (_BBN, 0x00)
-            /* _CRS is in the SSDT. There is no _PRT: functions interrupt by message only. */
-
-            Include ("osc.asl")
+            Include ("pci0.asl")
         }
 
         /* Motherboard resources that no other device describes. */
@@ -84,18 +77,7 @@ DefinitionBlock ("", "DSDT", 2, "NEMU", "NEMUVIRT", 0x00000001)
                 Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 0x10 }
             })
             OperationRegion (GREG, SystemMemory, 0xFED00000, 0x04)
-            Field (GREG, DWordAcc, NoLock, Preserve)
-            {
-                GSEL, 32 /* which events happened; reading clears it */
-            }
-            Method (_EVT, 1, Serialized)
-            {
-                Local0 = GSEL
-                If ((Local0 & 0x10))
-                {
-                    Notify (PWRB, 0x80)
-                }
-            }
+            Include ("ged.asl")
         }
     }
 }

@@ -11,27 +11,15 @@ DefinitionBlock ("", "DSDT", 2, "NEMU", "NEMUVIRT", 0x00000001)
     {
         Device (PCI0)
         {
-            Name (_HID, EisaId ("PNP0A08"))
-            Name (_CID, EisaId ("PNP0A03"))
-            Name (_UID, 0x00)
-            Name (_SEG, 0x00)
-            Name (_BBN, 0x00)
+            Include ("pci0.asl")
             Name (_CCA, 0x01)
-            /* _CRS is in the SSDT. There is no _PRT: functions interrupt by message only. */
-
-            Include ("osc.asl")
         }
 
-        /* Motherboard resources that no other device describes: the ECAM. */
+        /* Motherboard resources that no other device describes: the ECAM. _CRS is in the SSDT. */
         Device (MBRD)
         {
             Name (_HID, EisaId ("PNP0C02"))
             Name (_UID, 0x00)
-            Name (_CRS, ResourceTemplate ()
-            {
-                QWordMemory (ResourceConsumer, PosDecode, MinFixed, MaxFixed, NonCacheable,
-                    ReadWrite, 0x0, 0x4010000000, 0x401FFFFFFF, 0x0, 0x10000000)
-            })
         }
 
         Device (FWCF)
@@ -72,18 +60,7 @@ DefinitionBlock ("", "DSDT", 2, "NEMU", "NEMUVIRT", 0x00000001)
                 Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 41 }
             })
             OperationRegion (GREG, SystemMemory, 0x09080000, 0x04)
-            Field (GREG, DWordAcc, NoLock, Preserve)
-            {
-                GSEL, 32 /* which events happened; reading clears it */
-            }
-            Method (_EVT, 1, Serialized)
-            {
-                Local0 = GSEL
-                If ((Local0 & 0x10))
-                {
-                    Notify (PWRB, 0x80)
-                }
-            }
+            Include ("ged.asl")
         }
     }
 }

@@ -99,6 +99,38 @@ void acpi_dsdt(struct acpi_builder *b, const uint8_t *aml, size_t len)
 	aml_bytes(&b->out, aml, len);
 }
 
+void acpi_fadt(struct acpi_builder *b, struct acpi_fadt *f)
+{
+	const struct acpi_table_ref *dsdt = acpi_find(b->t, "DSDT");
+	uint32_t off;
+
+	f->fadt_minor_version = 3;
+	memcpy(f->hypervisor_vendor, "NEMU", 4);
+	f->x_dsdt = le64_of(dsdt->off);
+	acpi_table_begin(b, "FACP", 6);
+	off = b->t->table[b->t->ntables - 1].off;
+	aml_bytes(&b->out, (uint8_t *)f + sizeof(f->header), sizeof(*f) - sizeof(f->header));
+	acpi_pointer_add(b, off + (uint32_t)offsetof(struct acpi_fadt, x_dsdt), 8, dsdt->off);
+	acpi_table_end(b);
+}
+
+void acpi_ssdt_crs(struct aml *a, const char *device, struct aml *crs)
+{
+	size_t scope = aml_scope_begin(a, device);
+
+	aml_name_crs(a, "_CRS", crs);
+	aml_free(crs);
+	aml_end(a, scope);
+}
+
+void acpi_ssdt_absent(struct aml *a, const char *device)
+{
+	size_t scope = aml_scope_begin(a, device);
+
+	aml_name_int(a, "_STA", 0);
+	aml_end(a, scope);
+}
+
 void acpi_ssdt_cpus(struct aml *a, const struct acpi_facts *f)
 {
 	size_t scope = aml_scope_begin(a, "\\_SB");

@@ -18,7 +18,9 @@
 #include "spec/acpi_arm.h"
 #include "spec/platform_arm64.h"
 
-#define MAX_CPUS 200
+#define MAX_CPUS   200
+#define GICR2_BASE (PLAT_HIGH(40) + PLAT_GICR2_OFF)
+#define ECAM_BASE  (PLAT_HIGH(40) + PLAT_ECAM_OFF)
 
 static struct acpi_cpu cpus[MAX_CPUS];
 
@@ -32,7 +34,8 @@ static struct acpi_facts facts_of(unsigned n)
 	return (struct acpi_facts){
 		.cpu = cpus, .ncpus = n, .cores = n, .threads = 1, .uart = true,
 		.mem64_base = PLAT_MMIO64_BASE, .mem64_end = PLAT_MMIO64_END,
-		.ecam_base = PLAT_ECAM_BASE, .redist_cpus = {n > 123 ? 123 : n, n > 123 ? n - 123 : 0},
+		.ecam_base = ECAM_BASE, .redist_base = {PLAT_GICR_BASE, GICR2_BASE},
+		.redist_cpus = {n > 123 ? 123 : n, n > 123 ? n - 123 : 0},
 	};
 }
 
@@ -97,7 +100,7 @@ static void test_madt(void **state)
 			gicc++;
 			break;
 		case ACPI_MADT_GICR:
-			assert_int_equal(le64_get(r->base), gicr ? PLAT_GICR2_BASE : PLAT_GICR_BASE);
+			assert_int_equal(le64_get(r->base), gicr ? GICR2_BASE : PLAT_GICR_BASE);
 			assert_int_equal(le32_get(r->size), (gicr ? 77 : 123) * PLAT_GICR_CPU);
 			gicr++;
 			break;
@@ -150,10 +153,10 @@ static void test_fadt_and_pptt(void **state)
 	acpi_free(&t);
 }
 
-static bool dsdt_has(const void *p, size_t len)
+static bool has(const uint8_t *in, size_t size, const void *p, size_t len)
 {
-	for (size_t i = 0; i + len <= sizeof(dsdt_aml); i++) {
-		if (!memcmp(dsdt_aml + i, p, len)) {
+	for (size_t i = 0; i + len <= size; i++) {
+		if (!memcmp(in + i, p, len)) {
 			return true;
 		}
 	}
@@ -164,12 +167,21 @@ static void test_dsdt_addresses(void **state)
 {
 	const uint32_t fixed[] = {PLAT_UART_BASE, PLAT_FW_CFG_BASE, PLAT_GED_BASE,
 				  PLAT_FIRST_SPI + PLAT_SPI_UART, PLAT_FIRST_SPI + PLAT_SPI_GED};
-	const uint64_t ecam[2] = {PLAT_ECAM_BASE, PLAT_ECAM_BASE + PLAT_ECAM_SIZE - 1};
+	const uint64_t ecam[2] = {ECAM_BASE, ECAM_BASE + PLAT_ECAM_SIZE - 1};
+	const uint64_t window[2] = {PLAT_MMIO64_BASE, PLAT_MMIO64_END - 1};
+	struct acpi_facts f = facts_of(1);
+	struct acpi_tables t;
+	const uint8_t *ssdt;
+	size_t len;
 
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
-		assert_true(dsdt_has(&fixed[i], sizeof(fixed[i])));
+		assert_true(has(dsdt_aml, sizeof(dsdt_aml), &fixed[i], sizeof(fixed[i])));
 	}
-	assert_true(dsdt_has(ecam, sizeof(ecam)));
+	assert_int_equal(acpi_build(&t, &f, NULL), 0);
+	ssdt = find(&t, "SSDT", &len);
+	assert_true(has(ssdt, len, ecam, sizeof(ecam)));
+	assert_true(has(ssdt, len, window, sizeof(window)));
+	acpi_free(&t);
 }
 
 static void test_iasl(void **state)

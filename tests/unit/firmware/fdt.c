@@ -17,31 +17,46 @@
 #include "firmware/fdt.h"
 #include "spec/platform_arm64.h"
 
-#define MAX_CPUS 200
+#define MAX_CPUS  200
+#define PCI_MEM64 0x03000000
 
-static struct fdt_cpu cpus[MAX_CPUS];
-static const struct fdt_memory memory[2] = {{PLAT_RAM_BASE, 512 * MiB, 0},
-					    {PLAT_RAM_BASE + 512 * MiB, 1 * GiB, 1}};
+static struct acpi_cpu cpus[MAX_CPUS];
+static const struct acpi_numa_mem memory[2] = {{PLAT_RAM_BASE, 512 * MiB, 0},
+					       {PLAT_RAM_BASE + 512 * MiB, 1 * GiB, 1}};
 
-static struct fdt_facts facts(unsigned n)
+/* As the board makes them for guest addresses of so many bits. */
+static struct acpi_facts facts(unsigned n, unsigned bits)
 {
+	uint64_t high = PLAT_HIGH(bits);
+
 	for (unsigned i = 0; i < n; i++) {
-		cpus[i] = (struct fdt_cpu){(i & 15) | (uint64_t)(i / 16) << 8, i & 1};
+		cpus[i] = (struct acpi_cpu){
+			.mpidr = (i & 15) | (uint64_t)(i / 16) << 8, .node = i & 1, .pmu = true,
+		};
 	}
-	return (struct fdt_facts){
-		.cpu = cpus, .ncpus = n, .cores = n, .threads = 1, .mem = memory, .nmem = 1,
-		.redist_cpus = {n > 123 ? 123 : n, n > 123 ? n - 123 : 0}, .pmu = true, .uart = true,
-		.mem64_base = PLAT_MMIO64_BASE, .mem64_end = PLAT_MMIO64_END,
+	return (struct acpi_facts){
+		.cpu = cpus,
+		.ncpus = n,
+		.cores = n,
+		.threads = 1,
+		.redist_base = {PLAT_GICR_BASE, high + PLAT_GICR2_OFF},
+		.redist_cpus = {n > 123 ? 123 : n, n > 123 ? n - 123 : 0},
+		.uart = true,
+		.ecam_base = high + PLAT_ECAM_OFF,
+		.mem64_base = bits > PLAT_HIGH_BITS ? PLAT_MMIO64_BASE : high + high / 2,
+		.mem64_end = UINT64_C(1) << bits,
 	};
 }
 
-static void *build(const struct fdt_facts *f)
+static void *build(const struct acpi_facts *f, struct fdt_boot *b)
 {
 	struct err err;
 	size_t len;
 	void *fdt;
 
-	assert_int_equal(fdt_build(f, &fdt, &len, &err), 0);
+	b->mem = memory;
+	b->nmem = f->numa ? 2 : 1;
+	assert_int_equal(fdt_build(f, b, &fdt, &len, &err), 0);
 	assert_int_equal(fdt_check_full(fdt, len), 0);
 	return fdt;
 }
@@ -67,8 +82,9 @@ static bool there(const void *fdt, const char *path, const char *name)
 
 static void test_values(void **state)
 {
-	struct fdt_facts f = facts(4);
-	void *fdt = build(&f);
+	struct acpi_facts f = facts(4, 40);
+	struct fdt_boot b = {.cmdline = "of the firmware's kernel: not here"};
+	void *fdt = build(&f, &b);
 
 	assert_int_equal(cell(fdt, "/memory@40000000", "reg", 1), PLAT_RAM_BASE);
 	assert_int_equal(cell(fdt, "/memory@40000000", "reg", 3), 512 * MiB);
@@ -80,25 +96,30 @@ static void test_values(void **state)
 	assert_int_equal(cell(fdt, "/timer", "interrupts", 7), PLAT_PPI_VTIMER - 16);
 	assert_int_equal(cell(fdt, "/gpio-keys/poweroff", "linux,code", 0), PLAT_KEY_POWER);
 	assert_true(there(fdt, "/pmu", NULL));
-	assert_false(there(fdt, "/chosen", "bootargs"));
+	assert_false(there(fdt, "/chosen", "bootargs") || there(fdt, "/chosen", "kaslr-seed"));
+	assert_int_equal(cell(fdt, "/pcie@4010000000", "ranges", 14), PCI_MEM64);
+	assert_int_equal(cell(fdt, "/pcie@4010000000", "ranges", 17), PLAT_MMIO64_BASE >> 32);
 	assert_false(there(fdt, "/memory@40000000", "numa-node-id"));
 	free(fdt);
 }
 
 static void test_direct(void **state)
 {
-	struct fdt_facts f = facts(1);
+	struct acpi_facts f = facts(1, 40);
+	struct fdt_boot b = {
+		.direct = true,
+		.seed = 0x1122334455667788,
+		.cmdline = "console=ttyAMA0 quiet",
+		.initrd_start = 0x48000000,
+		.initrd_end = 0x48001234,
+	};
 	void *fdt;
 
-	f.direct = true;
-	f.seed = 0x1122334455667788;
-	f.cmdline = "console=ttyAMA0 quiet";
-	f.initrd_start = 0x48000000;
-	f.initrd_end = 0x48001234;
 	f.uart = false;
-	f.pmu = false;
-	fdt = build(&f);
-	assert_string_equal(fdt_getprop(fdt, fdt_path_offset(fdt, "/chosen"), "bootargs", NULL), f.cmdline);
+	cpus[0].pmu = false;
+	fdt = build(&f, &b);
+	assert_string_equal(fdt_getprop(fdt, fdt_path_offset(fdt, "/chosen"), "bootargs", NULL),
+			    b.cmdline);
 	assert_int_equal(cell(fdt, "/chosen", "linux,initrd-end", 1), 0x48001234);
 	assert_int_equal(cell(fdt, "/chosen", "kaslr-seed", 0), 0x11223344);
 	assert_false(there(fdt, "/pmu", NULL) || there(fdt, "/pl011@9000000", NULL) ||
@@ -109,15 +130,15 @@ static void test_direct(void **state)
 static void test_many_and_nodes(void **state)
 {
 	static const uint8_t distance[4] = {10, 20, 30, 10};
-	struct fdt_facts f = facts(MAX_CPUS);
+	static const struct acpi_numa numa = {.nodes = 2, .distance = distance};
+	struct acpi_facts f = facts(MAX_CPUS, 40);
+	struct fdt_boot b = {0};
 	void *fdt;
 
-	f.nmem = 2;
-	f.nodes = 2;
-	f.distance = distance;
+	f.numa = &numa;
 	f.cores = 50;
 	f.threads = 2;
-	fdt = build(&f);
+	fdt = build(&f, &b);
 	assert_int_equal(cell(fdt, "/intc@8000000", "#redistributor-regions", 0), 2);
 	assert_int_equal(cell(fdt, "/intc@8000000", "reg", 11), 77 * PLAT_GICR_CPU);
 	assert_int_equal(cell(fdt, "/cpus/cpu@c07", "numa-node-id", 0), 1);
@@ -128,11 +149,36 @@ static void test_many_and_nodes(void **state)
 	free(fdt);
 }
 
+/* Guest addresses of 36 bits: all that is above the RAM fits, and nothing overlaps. */
+static void test_narrow(void **state)
+{
+	struct acpi_facts f = facts(MAX_CPUS, PLAT_IPA_BITS_MIN);
+	struct fdt_boot b = {0};
+	void *fdt = build(&f, &b);
+	uint64_t gicr2 = cell(fdt, "/intc@8000000", "reg", 8) << 32 |
+			 cell(fdt, "/intc@8000000", "reg", 9);
+	uint64_t base = cell(fdt, "/pcie@810000000", "ranges", 17) << 32 |
+			cell(fdt, "/pcie@810000000", "ranges", 18);
+	uint64_t size = cell(fdt, "/pcie@810000000", "ranges", 19) << 32 |
+			cell(fdt, "/pcie@810000000", "ranges", 20);
+
+	assert_int_equal(gicr2, 32 * GiB);
+	assert_true(gicr2 + PLAT_GICR2_CPUS * PLAT_GICR_CPU <= 0x810000000);
+	assert_true(0x810000000 + PLAT_ECAM_SIZE <= base);
+	assert_int_equal(base, 48 * GiB);
+	assert_int_equal(base + size, 64 * GiB);
+	/* wider ones: QEMU's places */
+	assert_int_equal(PLAT_HIGH(39), 256 * GiB);
+	assert_int_equal(PLAT_HIGH(52), 256 * GiB);
+	free(fdt);
+}
+
 /* dtc has an opinion about everything. */
 static void test_dtc(void **state)
 {
 	char path[64], command[128];
-	struct fdt_facts f = facts(3);
+	struct acpi_facts f = facts(3, 40);
+	struct fdt_boot b = {.direct = true, .cmdline = "x"};
 	void *fdt;
 	FILE *file;
 	char line[256];
@@ -140,9 +186,7 @@ static void test_dtc(void **state)
 	if (system("command -v dtc > /dev/null")) {
 		skip();
 	}
-	f.direct = true;
-	f.cmdline = "x";
-	fdt = build(&f);
+	fdt = build(&f, &b);
 	snprintf(path, sizeof(path), "/tmp/nemu-fdt-%d", (int)getpid());
 	file = fopen(path, "w");
 	assert_int_equal(fwrite(fdt, fdt_totalsize(fdt), 1, file), 1);
@@ -163,6 +207,7 @@ int main(void)
 		cmocka_unit_test(test_values),
 		cmocka_unit_test(test_direct),
 		cmocka_unit_test(test_many_and_nodes),
+		cmocka_unit_test(test_narrow),
 		cmocka_unit_test(test_dtc),
 	};
 
