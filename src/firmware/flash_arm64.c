@@ -12,7 +12,8 @@
 #include "spec/platform_arm64.h"
 
 const struct flash_chip flash_chip = {
-	.bus = {flash_cfi_read, flash_cfi_write, .min_size = 1, .max_size = 4}, /* the bus splits */
+	.bus = {flash_cfi_read, flash_cfi_write, .min_size = 1,
+		.max_size = 4}, /* the bus splits */
 	.width = 4,
 	.chips = 2,
 	.erase_block = 256 * KiB,

@@ -179,15 +179,14 @@ void flash_cfi_write(void *opaque, uint64_t off, uint64_t value, unsigned size)
 static uint32_t query_byte(const struct flash *f, uint64_t at)
 {
 	static const uint8_t table[] = {
-		[0x10] = 'Q',  [0x11] = 'R',  [0x12] = 'Y',  [0x13] = 0x01, /* Intel Extended */
-		[0x15] = 0x31,						    /* its table */
-		[0x1b] = 0x27, [0x1c] = 0x36,				    /* 2.7 to 3.6 V */
-		[0x1f] = 0x07,						    /* program: 2^7 us */
-		[0x21] = 0x0a,						    /* erase: 2^10 ms */
+		[0x10] = 'Q',  [0x11] = 'R',  [0x12] = 'Y', [0x13] = 0x01, /* Intel Extended */
+		[0x15] = 0x31,						   /* its table */
+		[0x1b] = 0x27, [0x1c] = 0x36,				   /* 2.7 to 3.6 V */
+		[0x1f] = 0x07,						   /* program: 2^7 us */
+		[0x21] = 0x0a,						   /* erase: 2^10 ms */
 		[0x23] = 0x04, [0x25] = 0x04, /* at most 2^4 times that */
 		[0x2c] = 0x01,		      /* one erase region */
-		[0x31] = 'P',  [0x32] = 'R',  [0x33] = 'I',  [0x34] = '1',
-		[0x40] = 0x00,
+		[0x31] = 'P',  [0x32] = 'R',  [0x33] = 'I', [0x34] = '1',  [0x40] = 0x00,
 	};
 	/* half of the bytes are the other chip's, where there are two */
 	uint32_t block = flash_chip.erase_block / flash_chip.chips;

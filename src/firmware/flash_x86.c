@@ -11,7 +11,8 @@
 #include "spec/platform_x86.h"
 
 const struct flash_chip flash_chip = {
-	.bus = {flash_cfi_read, flash_cfi_write, .min_size = 1, .max_size = 1}, /* the bus splits */
+	.bus = {flash_cfi_read, flash_cfi_write, .min_size = 1,
+		.max_size = 1}, /* the bus splits */
 	.width = 1,
 	.chips = 1,
 	.erase_block = FLASH_BLOCK,

@@ -35,9 +35,9 @@ struct kvm_gic_config {
 	uint64_t dist, its;
 	struct {
 		uint64_t base;
-		unsigned cpus; /* 128 KiB each */
+		unsigned cpus;	   /* 128 KiB each */
 	} redist[KVM_GIC_REGIONS]; /* cpus 0: not there */
-	unsigned spis; /* a multiple of 32 */
+	unsigned spis;		   /* a multiple of 32 */
 	unsigned pmu_ppi;
 };
 int kvm_gic_new(struct kvm_vm *vm, const struct kvm_gic_config *cfg, struct err *err);

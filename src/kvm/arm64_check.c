@@ -14,10 +14,6 @@ const struct kvm_optional_cap kvm_arch_optional_caps[] = {
 	 "guests have no pointer authentication"},
 	{KVM_CAP_ARM_NISV_TO_USER, "kvm.optional.ARM_NISV_TO_USER",
 	 "a guest stops when it accesses a device with a pair of registers"},
-	{KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, "kvm.optional.MANUAL_DIRTY_LOG_PROTECT2",
-	 "dirty logging costs more"},
-	{KVM_CAP_BINARY_STATS_FD, "kvm.optional.BINARY_STATS_FD",
-	 "query-stats has none of KVM's own counters"},
 };
 const unsigned kvm_arch_noptional_caps = ARRAY_SIZE(kvm_arch_optional_caps);
 

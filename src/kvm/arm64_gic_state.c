@@ -17,9 +17,9 @@
 #include "base/util.h"
 #include "kvm/arm64_int.h"
 
-#define MAX_CPUS  512
-#define MAX_SPIS  224
-#define SPI_WORDS (MAX_SPIS / 32 * 4 + MAX_SPIS / 4 + MAX_SPIS / 16 + MAX_SPIS * 2)
+#define MAX_CPUS   512
+#define MAX_SPIS   224
+#define SPI_WORDS  (MAX_SPIS / 32 * 4 + MAX_SPIS / 4 + MAX_SPIS / 16 + MAX_SPIS * 2)
 #define ITS_BASERS 8
 
 enum { /* of the distributor, and, from 0x10000 on, of a redistributor */
@@ -89,15 +89,24 @@ struct gic_state {
 };
 
 static const struct state_desc word_desc = {
-	.name = "gic-word", .version = 1, .min_version = 1, .size = sizeof(struct gic_word),
+	.name = "gic-word",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct gic_word),
 	.fields = (const struct state_field[]){STATE_F_U32(struct gic_word, v), STATE_F_END},
 };
 static const struct state_desc long_desc = {
-	.name = "gic-long", .version = 1, .min_version = 1, .size = sizeof(struct gic_long),
+	.name = "gic-long",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct gic_long),
 	.fields = (const struct state_field[]){STATE_F_U64(struct gic_long, v), STATE_F_END},
 };
 static const struct state_desc cpu_desc = {
-	.name = "gic-cpu", .version = 1, .min_version = 1, .size = sizeof(struct gic_cpu),
+	.name = "gic-cpu",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct gic_cpu),
 	.fields =
 		(const struct state_field[]){
 			STATE_F_U32(struct gic_cpu, ctlr),
@@ -111,7 +120,10 @@ static const struct state_desc cpu_desc = {
 		},
 };
 static const struct state_desc gic_desc = {
-	.name = "arm64-gic", .version = 1, .min_version = 1, .size = sizeof(struct gic_state),
+	.name = "arm64-gic",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct gic_state),
 	.fields =
 		(const struct state_field[]){
 			STATE_F_U32(struct gic_state, ctlr),
@@ -157,13 +169,14 @@ static void clear(struct walk *w, uint32_t group, uint64_t attr)
 }
 
 /* The arrays of the INTIDs [first, first + n), at base (attribute bits above included). */
-static uint32_t walk_irqs(struct walk *w, uint32_t group, uint64_t base, unsigned first, unsigned n,
-			  struct gic_word *words)
+static uint32_t walk_irqs(struct walk *w, uint32_t group, uint64_t base, unsigned first,
+			  unsigned n, struct gic_word *words)
 {
 	uint32_t at = 0;
 
 	for (size_t a = 0; a < ARRAY_SIZE(arrays); a++) {
-		unsigned from = first * arrays[a].bits / 8, to = (first + n) * arrays[a].bits / 8;
+		unsigned from = first * arrays[a].bits / 8,
+			 to = (first + n) * arrays[a].bits / 8;
 
 		if (arrays[a].only_spis && first < 32) {
 			continue;
@@ -180,8 +193,10 @@ static uint32_t walk_irqs(struct walk *w, uint32_t group, uint64_t base, unsigne
 
 static void walk_lines(struct walk *w, uint64_t mpidr, unsigned intid, uint32_t *levels)
 {
-	uint64_t attr = mpidr | (uint64_t)VGIC_LEVEL_INFO_LINE_LEVEL
-				       << KVM_DEV_ARM_VGIC_LINE_LEVEL_INFO_SHIFT | intid;
+	uint64_t attr = mpidr |
+			(uint64_t)VGIC_LEVEL_INFO_LINE_LEVEL
+				<< KVM_DEV_ARM_VGIC_LINE_LEVEL_INFO_SHIFT |
+			intid;
 
 	reg(w, w->g->fd, KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, attr, levels);
 }
@@ -270,8 +285,8 @@ static int walk_its(struct kvm_vm *vm, struct gic_state *st, bool load)
 		reg(&w, fd, group, GITS_BASER + 8 * i, &st->its_baser[i].v);
 	}
 	if (load && w.ret == 0) {
-		r = arm64_attr_set(fd, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_RESTORE_TABLES,
-				   NULL);
+		r = arm64_attr_set(fd, KVM_DEV_ARM_VGIC_GRP_CTRL,
+				   KVM_DEV_ARM_ITS_RESTORE_TABLES, NULL);
 		w.ret = MIN(r, 0);
 	}
 	reg(&w, fd, group, GITS_CTLR, &st->its_ctlr);
@@ -304,14 +319,15 @@ int arm64_gic_remember(struct kvm_vm *vm, struct err *err)
 		return -ENOMEM;
 	}
 	r = walk_gic(vm, vm->gic->initial, false);
-	return r < 0 ? err_set(err, -r, "KVM does not give the state of the GIC: %s", strerror(-r))
+	return r < 0 ? err_set(err, -r, "KVM does not give the state of the GIC: %s",
+			       strerror(-r))
 		     : 0;
 }
 
 int kvm_gic_reset(struct kvm_vm *vm, struct err *err)
 {
-	int r = arm64_attr_set(vm->gic->its_fd, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_CTRL_RESET,
-			       NULL);
+	int r = arm64_attr_set(vm->gic->its_fd, KVM_DEV_ARM_VGIC_GRP_CTRL,
+			       KVM_DEV_ARM_ITS_CTRL_RESET, NULL);
 
 	r = r < 0 ? r : walk_gic(vm, vm->gic->initial, true);
 	return r < 0 ? err_set(err, -r, "KVM does not reset the GIC: %s", strerror(-r)) : 0;
@@ -326,9 +342,11 @@ int kvm_gic_save(struct kvm_vm *vm, struct state_out *o, struct err *err)
 	if (!st) {
 		return -ENOMEM;
 	}
-	r = arm64_attr_set(g->its_fd, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_SAVE_TABLES, NULL);
-	r = r < 0 ? r : arm64_attr_set(g->fd, KVM_DEV_ARM_VGIC_GRP_CTRL,
-				       KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, NULL);
+	r = arm64_attr_set(g->its_fd, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_SAVE_TABLES,
+			   NULL);
+	r = r < 0 ? r
+		  : arm64_attr_set(g->fd, KVM_DEV_ARM_VGIC_GRP_CTRL,
+				   KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, NULL);
 	r = r < 0 ? r : walk_gic(vm, st, false);
 	r = r < 0 ? r : walk_its(vm, st, false);
 	r = r < 0 ? r : state_put(o, &gic_desc, "0", st);
@@ -353,10 +371,11 @@ int kvm_gic_load(struct kvm_vm *vm, struct state_in *in, struct err *err)
 	}
 	if (r == 0 && (st->ncpus != vm->vcpu_count || st->spis != vm->gic->cfg.spis ||
 		       st->nirqs > SPI_WORDS)) {
-		r = err_set(err, EINVAL,
-			    "the saved GIC has %u vCPUs and %u interrupts, this one %u and %u: use "
-			    "the same -smp",
-			    st->ncpus, st->spis, vm->vcpu_count, vm->gic->cfg.spis);
+		r = err_set(
+			err, EINVAL,
+			"the saved GIC has %u vCPUs and %u interrupts, this one %u and %u: use "
+			"the same -smp",
+			st->ncpus, st->spis, vm->vcpu_count, vm->gic->cfg.spis);
 	}
 	if (r == 0) {
 		r = walk_gic(vm, st, true);

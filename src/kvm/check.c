@@ -28,6 +28,26 @@ static bool has_cap(const struct kvm_check *c, unsigned cap)
 	return ioctl(c->sys_fd, KVM_CHECK_EXTENSION, (unsigned long)cap) > 0;
 }
 
+/* Of every architecture. */
+static const struct kvm_optional_cap optional_caps[] = {
+	{KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, "kvm.optional.MANUAL_DIRTY_LOG_PROTECT2",
+	 "dirty logging costs more"},
+	{KVM_CAP_BINARY_STATS_FD, "kvm.optional.BINARY_STATS_FD",
+	 "query-stats has none of KVM's own counters"},
+};
+
+static void check_optional(const struct kvm_check *c, const struct kvm_optional_cap *o)
+{
+	bool has = c->sys_fd >= 0 && has_cap(c, o->cap);
+
+	if (c->sys_fd < 0) {
+		kvm_check_tell(c, o->key, HOST_UNKNOWN, KVM_CHECK_NO_KVM, NULL, NULL);
+	} else {
+		kvm_check_tell(c, o->key, has ? HOST_OK : HOST_MISSING, has ? "yes" : "no",
+			       o->without, "use a newer host kernel or processor");
+	}
+}
+
 /* #ioctls(start): KVM_GET_API_VERSION KVM_CHECK_EXTENSION */
 static void check_caps(const struct kvm_check *c)
 {
@@ -56,15 +76,10 @@ static void check_caps(const struct kvm_check *c)
 		}
 	}
 	for (size_t i = 0; i < kvm_arch_noptional_caps; i++) {
-		bool has = c->sys_fd >= 0 && has_cap(c, kvm_arch_optional_caps[i].cap);
-
-		if (c->sys_fd < 0) {
-			kvm_check_tell(c, kvm_arch_optional_caps[i].key, HOST_UNKNOWN, KVM_CHECK_NO_KVM, NULL, NULL);
-		} else {
-			kvm_check_tell(c, kvm_arch_optional_caps[i].key, has ? HOST_OK : HOST_MISSING,
-			     has ? "yes" : "no", kvm_arch_optional_caps[i].without,
-			     "use a newer host kernel or processor");
-		}
+		check_optional(c, &kvm_arch_optional_caps[i]);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(optional_caps); i++) {
+		check_optional(c, &optional_caps[i]);
 	}
 }
 

@@ -18,10 +18,6 @@ const struct kvm_optional_cap kvm_arch_optional_caps[] = {
 	{KVM_CAP_XCRS, "kvm.optional.XCRS", "guests have no AVX: the processor has no XSAVE"},
 	{KVM_CAP_TSC_CONTROL, "kvm.optional.TSC_CONTROL",
 	 "a saved guest continues only where the TSC has the same frequency"},
-	{KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, "kvm.optional.MANUAL_DIRTY_LOG_PROTECT2",
-	 "dirty logging costs more"},
-	{KVM_CAP_BINARY_STATS_FD, "kvm.optional.BINARY_STATS_FD",
-	 "query-stats has none of KVM's own counters"},
 };
 const unsigned kvm_arch_noptional_caps = ARRAY_SIZE(kvm_arch_optional_caps);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "arch/cpu.h"
 #include "firmware/flash.h"
 #include "firmware/fw_cfg.h"
 #include "firmware/linux.h"
@@ -167,4 +168,38 @@ int board_ready(struct machine *m, struct err *err)
 
 	ret = ret ? ret : open_kernel(m, err);
 	return ret ? ret : board_reset(m, err);
+}
+
+/* --- queries --- */
+
+const char *machine_cpu_model(unsigned i, const char **doc)
+{
+	return arch_cpu_model(i, doc);
+}
+
+const char *machine_cpu_feature(unsigned i)
+{
+	return arch_cpu_feature(i);
+}
+
+/* --- state --- */
+
+int board_save_cpus(struct machine *m, struct state_out *o, struct err *err)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
+		ret = kvm_vcpu_save(kvm_vm_vcpu(m->kvm, i), o, err);
+	}
+	return ret;
+}
+
+int board_load_cpus(struct machine *m, struct state_in *in, struct err *err)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
+		ret = kvm_vcpu_load(kvm_vm_vcpu(m->kvm, i), in, err);
+	}
+	return ret;
 }

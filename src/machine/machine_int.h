@@ -186,9 +186,12 @@ int board_add_kvm(struct machine *m, struct kvm_vm_config *c, struct err *err);
 /* -bios or the flash drives; volatile_size: of a second unit that firmware without a file for its
  * variables needs, or 0; */
 int board_add_firmware(struct machine *m, uint32_t volatile_size, struct err *err);
-/* what parts.fw tells firmware. ram_base: where the RAM begins; facts gets the machine. */
+/* what parts.fw tells firmware; ram_base: where the RAM begins; facts gets the machine; */
 int board_add_tables(struct machine *m, uint64_t ram_base, acpi_facts_fn *facts,
 		     struct err *err);
+/* and the vCPUs in board_save() and board_load(). */
+int board_save_cpus(struct machine *m, struct state_out *o, struct err *err);
+int board_load_cpus(struct machine *m, struct state_in *in, struct err *err);
 
 /* --- and one file per architecture: virt_x86.c, virt_arm64.c --- */
 /* board_new() with m->vm.mem and m->vm.bus there, board_free() of what is in m->board. */

@@ -16,6 +16,7 @@
 #include "arch/arm64/linux_boot.h"
 #include "device/platform/ged.h"
 #include "device/platform/primecell.h"
+#include "device/platform/serial.h"
 #include "firmware/fdt.h"
 #include "firmware/fw_cfg.h"
 #include "kvm/arm64.h"
@@ -146,7 +147,7 @@ static int add_platform(struct machine *m, struct err *err)
 		  : ged_new(&m->vm, PLAT_GED_BASE, kvm_gic_spi(m->kvm, PLAT_SPI_GED),
 			    &m->parts.ged, err);
 	if (!ret && m->be.serial) {
-		struct pl011_config uart = {
+		struct serial_config uart = {
 			.id = "serial0",
 			.base = PLAT_UART_BASE,
 			.chr = m->be.serial,
@@ -173,9 +174,10 @@ int board_init(struct machine *m, struct err *err)
 		return err_set(err, ENOMEM, "machine: out of memory");
 	}
 	if (m->cfg->machine_name && strstr(m->cfg->machine_name, "q35")) {
-		return err_set(err, EINVAL,
-			       "-machine %s: is a name of the x86-64 machine; say -machine virt",
-			       m->cfg->machine_name);
+		return err_set(
+			err, EINVAL,
+			"-machine %s: is a name of the x86-64 machine; say -machine virt",
+			m->cfg->machine_name);
 	}
 	ret = arm64_cpu_parse(&m->board->option, m->cfg->cpu ? m->cfg->cpu : "host", err);
 	ret = ret ? ret : add_kvm(m, err);
@@ -277,7 +279,8 @@ int board_reset(struct machine *m, struct err *err)
 	int ret = direct ? direct_boot(m, err) : 0;
 
 	if (direct) {
-		init = (struct kvm_arm64_init){.pc = m->board->entry.entry, .x0 = PLAT_RAM_BASE};
+		init = (struct kvm_arm64_init){.pc = m->board->entry.entry,
+					       .x0 = PLAT_RAM_BASE};
 	}
 	ret = ret ? ret : place_fdt(m, err);
 	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
@@ -295,16 +298,6 @@ void board_powerdown(struct machine *m)
 
 /* --- queries --- */
 
-const char *machine_cpu_model(unsigned i, const char **doc)
-{
-	return arm64_cpu_model(i, doc);
-}
-
-const char *machine_cpu_feature(unsigned i)
-{
-	return arm64_cpu_feature(i);
-}
-
 const char *machine_cpu_missing(const struct machine *m, unsigned i, unsigned j)
 {
 	return NULL; /* both models are what there is */
@@ -317,18 +310,12 @@ int board_save(struct machine *m, struct state_out *o, struct err *err)
 {
 	int ret = kvm_gic_save(m->kvm, o, err);
 
-	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
-		ret = kvm_vcpu_save(kvm_vm_vcpu(m->kvm, i), o, err);
-	}
-	return ret;
+	return ret ? ret : board_save_cpus(m, o, err);
 }
 
 int board_load(struct machine *m, struct state_in *in, struct err *err)
 {
-	int ret = 0;
+	int ret = board_load_cpus(m, in, err);
 
-	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
-		ret = kvm_vcpu_load(kvm_vm_vcpu(m->kvm, i), in, err);
-	}
 	return ret ? ret : kvm_gic_load(m->kvm, in, err);
 }

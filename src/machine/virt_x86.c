@@ -18,7 +18,7 @@
 #include "device/platform/pm.h"
 #include "device/platform/reset.h"
 #include "device/platform/rtc.h"
-#include "device/platform/uart.h"
+#include "device/platform/serial.h"
 #include "firmware/e820.h"
 #include "firmware/fw_cfg.h"
 #include "kvm/x86.h"
@@ -75,8 +75,8 @@ static int add_platform(struct machine *m, struct err *err)
 	ret = ret ? ret : ged_new(&m->vm, PLAT_GED_BASE, ioapic_line(b->ioapic, PLAT_GSI_GED),
 				  &m->parts.ged, err);
 	if (!ret && m->be.serial) {
-		struct uart_config uart = {
-			.id = "serial0", .port = PLAT_UART_PORT, .chr = m->be.serial,
+		struct serial_config uart = {
+			.id = "serial0", .base = PLAT_UART_PORT, .chr = m->be.serial,
 			.line = ioapic_line(b->ioapic, PLAT_GSI_UART),
 		};
 
@@ -307,16 +307,6 @@ void board_powerdown(struct machine *m)
 
 /* --- queries --- */
 
-const char *machine_cpu_model(unsigned i, const char **doc)
-{
-	return x86_cpu_model_name(i, doc);
-}
-
-const char *machine_cpu_feature(unsigned i)
-{
-	return x86_cpu_feature_name(i);
-}
-
 const char *machine_cpu_missing(const struct machine *m, unsigned i, unsigned j)
 {
 	return m->board && m->board->supported
@@ -328,11 +318,8 @@ const char *machine_cpu_missing(const struct machine *m, unsigned i, unsigned j)
 
 int board_save(struct machine *m, struct state_out *o, struct err *err)
 {
-	int ret = 0;
+	int ret = board_save_cpus(m, o, err);
 
-	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
-		ret = kvm_vcpu_save(kvm_vm_vcpu(m->kvm, i), o, err);
-	}
 	return ret ? ret : kvm_clock_save(m->kvm, o, err);
 }
 
@@ -341,8 +328,5 @@ int board_load(struct machine *m, struct state_in *in, struct err *err)
 {
 	int ret = kvm_clock_load(m->kvm, in, err);
 
-	for (unsigned i = 0; !ret && i < m->cfg->cpus; i++) {
-		ret = kvm_vcpu_load(kvm_vm_vcpu(m->kvm, i), in, err);
-	}
-	return ret;
+	return ret ? ret : board_load_cpus(m, in, err);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "device/platform/primecell.h"
+#include "device/platform/serial.h"
 #include "fake_chr.h"
 #include "fakes/fakes.h"
 #include "spec/primecell.h"
@@ -34,7 +35,7 @@ static int64_t env_now(void *opaque)
 static int setup(void **state)
 {
 	struct env *e = calloc(1, sizeof(*e));
-	struct pl011_config uart = {.id = "serial0", .base = PLAT_UART_BASE, .chr = &e->chr};
+	struct serial_config uart = {.id = "serial0", .base = PLAT_UART_BASE, .chr = &e->chr};
 	struct pl031_config rtc = {
 		.base = PLAT_RTC_BASE, .offset_s = 100, .now = env_now, .opaque = e};
 

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "device/platform/uart.h"
+#include "device/platform/serial.h"
 #include "fake_chr.h"
 #include "fakes/fakes.h"
 #include "spec/platform_x86.h"
@@ -27,7 +27,7 @@ struct env {
 static struct env *env_new(void)
 {
 	struct env *e = calloc(1, sizeof(*e));
-	struct uart_config cfg = {.id = "serial0", .port = PLAT_UART_PORT, .chr = &e->chr};
+	struct serial_config cfg = {.id = "serial0", .base = PLAT_UART_PORT, .chr = &e->chr};
 
 	e->fv = fake_vm_new(NULL);
 	fake_chr_init(&e->chr);
@@ -435,9 +435,9 @@ static void test_last_words(void **state)
 {
 	struct fake_vm *fv = fake_vm_new(NULL);
 	struct chr *c = calloc(1, sizeof(*c));
-	struct uart_config cfg = {.id = "serial0", .port = PLAT_UART_PORT, .chr = c};
-	struct uart_config none = {.id = "serial1", .port = 0x2f8};
-	struct uart_config second = {.id = "serial2", .port = 0x3e8, .chr = c};
+	struct serial_config cfg = {.id = "serial0", .base = PLAT_UART_PORT, .chr = c};
+	struct serial_config none = {.id = "serial1", .base = 0x2f8};
+	struct serial_config second = {.id = "serial2", .base = 0x3e8, .chr = c};
 	struct err err;
 
 	fake_chr_init(c);

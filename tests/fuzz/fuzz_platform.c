@@ -20,7 +20,7 @@
 #include "device/platform/pm.h"
 #include "device/platform/reset.h"
 #include "device/platform/rtc.h"
-#include "device/platform/uart.h"
+#include "device/platform/serial.h"
 #include "base/log.h"
 #include "fakes/fakes.h"
 #include "spec/ioapic.h"
@@ -53,7 +53,7 @@ static struct machine *machine_new(void)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 	struct fake_vm_config cfg = {.ram_mib = 1};
-	struct uart_config uart = {.id = "serial0", .port = 0x3f8, .chr = &m->chr};
+	struct serial_config uart = {.id = "serial0", .base = 0x3f8, .chr = &m->chr};
 	struct rtc_config rtc = {.now = host_now, .opaque = m};
 
 	m->fv = fake_vm_new(&cfg);

@@ -26,7 +26,7 @@ static const struct {
 	{"pauth", offsetof(struct arm64_cpu_option, no_pauth)},
 };
 
-const char *arm64_cpu_model(unsigned i, const char **doc)
+const char *arch_cpu_model(unsigned i, const char **doc)
 {
 	if (i >= ARRAY_SIZE(models)) {
 		return NULL;
@@ -35,7 +35,7 @@ const char *arm64_cpu_model(unsigned i, const char **doc)
 	return models[i].name;
 }
 
-const char *arm64_cpu_feature(unsigned i)
+const char *arch_cpu_feature(unsigned i)
 {
 	return i < ARRAY_SIZE(features) ? features[i].name : NULL;
 }

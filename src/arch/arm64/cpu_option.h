@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 
+#include "arch/cpu.h"
 #include "base/err.h"
 
 struct arm64_cpu_option {
@@ -13,8 +14,5 @@ struct arm64_cpu_option {
 };
 /* -EINVAL with a sentence. */
 int arm64_cpu_parse(struct arm64_cpu_option *o, const char *text, struct err *err);
-/* The i-th name, with a line about it; NULL past the end. */
-const char *arm64_cpu_model(unsigned i, const char **doc);
-const char *arm64_cpu_feature(unsigned i);
 
 #endif

@@ -91,7 +91,7 @@ static const struct {
 	{"max", "the same as host"},
 };
 
-const char *x86_cpu_model_name(unsigned i, const char **doc)
+const char *arch_cpu_model(unsigned i, const char **doc)
 {
 	const unsigned hosts = ARRAY_SIZE(host_models);
 
@@ -108,7 +108,7 @@ const char *x86_cpu_model_name(unsigned i, const char **doc)
 
 const char *x86_cpu_model_missing(const struct kvm_cpuid2 *supported, unsigned i, unsigned j)
 {
-	const char *doc, *name = x86_cpu_model_name(i, &doc), *f;
+	const char *doc, *name = arch_cpu_model(i, &doc), *f;
 	const struct x86_base_model *m = name ? x86_base_model_find(name) : NULL;
 
 	for (unsigned k = 0; m && (f = x86_base_model_feature(m, k)); k++) {

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "arch/cpu.h"
 #include "base/err.h"
 
 /* --- topology --- */
@@ -45,12 +46,8 @@ struct x86_cpu_model {
 /* text: "MODEL[,+feature|-feature|feature=on|off…][,phys-bits=N]…", see cpu_option.c. 0 or
  * -EINVAL with a sentence that names what is wrong. */
 int x86_cpu_model_parse(struct x86_cpu_model *m, const char *text, struct err *err);
-/* The i-th model that -cpu takes, with a line about it; NULL past the end. */
-const char *x86_cpu_model_name(unsigned i, const char **doc);
-/* Its j-th feature that this host lacks; NULL past the end. */
+/* The j-th feature that this host lacks of arch_cpu_model(i); NULL past the end. */
 const char *x86_cpu_model_missing(const struct kvm_cpuid2 *supported, unsigned i, unsigned j);
-/* The i-th feature that -cpu can switch; NULL past the end. */
-const char *x86_cpu_feature_name(unsigned i);
 
 /* --- physical address width --- */
 struct x86_phys_need {

@@ -266,7 +266,7 @@ unsigned x86_feature_end(unsigned f)
 	return i;
 }
 
-const char *x86_cpu_feature_name(unsigned i)
+const char *arch_cpu_feature(unsigned i)
 {
 	unsigned f = 0;
 

@@ -9,15 +9,13 @@
  * Untrusted: the guest; the back end's peer.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "base/util.h"
-#include "device/platform/primecell.h"
 #include "device/platform/serial_int.h"
 #include "spec/primecell.h"
 
-#define CR_RESET   (PL011_CR_TXE | PL011_CR_RXE)
-#define IFLS_RESET 0x12
 /* Error flags of a byte stand above it in DR. */
 #define DR_ERROR_SHIFT 8
 _Static_assert(SERIAL_FIFO == PL011_FIFO_SIZE, "DDI 0183G");
@@ -25,9 +23,27 @@ _Static_assert(SERIAL_FIFO == PL011_FIFO_SIZE, "DDI 0183G");
 struct pl011_regs {
 	uint32_t ilpr, ibrd, fbrd, lcrh, cr, ifls, imsc, ris, dmacr;
 };
+static const struct pl011_regs reset_values = {
+	.cr = PL011_CR_TXE | PL011_CR_RXE,
+	.ifls = 0x12,
+};
+/* Those that read as they were written. There is no DMA controller. */
+static const struct {
+	uint16_t at, mask;
+	size_t member;
+} plain[] = {
+	{PL011_ILPR, 0xff, offsetof(struct pl011_regs, ilpr)},
+	{PL011_IBRD, 0xffff, offsetof(struct pl011_regs, ibrd)},
+	{PL011_FBRD, 0x3f, offsetof(struct pl011_regs, fbrd)},
+	{PL011_LCRH, 0xff, offsetof(struct pl011_regs, lcrh)},
+	{PL011_CR, 0xffff, offsetof(struct pl011_regs, cr)},
+	{PL011_IFLS, 0x3f, offsetof(struct pl011_regs, ifls)},
+	{PL011_IMSC, PL011_INT_MASK, offsetof(struct pl011_regs, imsc)},
+	{PL011_DMACR, 0x7, offsetof(struct pl011_regs, dmacr)},
+};
 
 struct pl011 {
-	struct serial s;
+	struct serial s; /* first: the port is freed by it, and is the bus region's opaque */
 	struct pl011_regs r; /* s.lock */
 };
 
@@ -101,85 +117,58 @@ static uint32_t dr_read_locked(struct pl011 *u)
 	return byte | (uint32_t)error << DR_ERROR_SHIFT;
 }
 
+/* The plain register at off, with the bits that it has; NULL: it is none. */
+static uint32_t *plain_reg(struct pl011 *u, uint64_t off, uint32_t *mask)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(plain); i++) {
+		if (plain[i].at == off) {
+			*mask = plain[i].mask;
+			return (uint32_t *)((char *)&u->r + plain[i].member);
+		}
+	}
+	return NULL;
+}
+
 static uint32_t reg_read_locked(struct pl011 *u, uint64_t off)
 {
 	/* PeriphID0-3 (revision r1p5) and PCellID0-3 */
 	static const uint8_t id[8] = {0x11, 0x10, 0x34, 0x00, 0x0d, 0xf0, 0x05, 0xb1};
+	uint32_t mask, *reg;
 
 	switch (off) {
 	case PL011_DR:
 		return dr_read_locked(u);
 	case PL011_FR:
 		return fr_value(u);
-	case PL011_ILPR:
-		return u->r.ilpr;
-	case PL011_IBRD:
-		return u->r.ibrd;
-	case PL011_FBRD:
-		return u->r.fbrd;
-	case PL011_LCRH:
-		return u->r.lcrh;
-	case PL011_CR:
-		return u->r.cr;
-	case PL011_IFLS:
-		return u->r.ifls;
-	case PL011_IMSC:
-		return u->r.imsc;
 	case PL011_RIS:
 		return u->r.ris;
 	case PL011_MIS:
 		return u->r.ris & u->r.imsc;
-	case PL011_DMACR:
-		return u->r.dmacr;
 	default:
-		return off >= PRIMECELL_ID ? id[(off - PRIMECELL_ID) / 4] : 0;
+		reg = plain_reg(u, off, &mask);
+		return reg ? *reg : off >= PRIMECELL_ID ? id[(off - PRIMECELL_ID) / 4] : 0;
 	}
 }
 
 static void reg_write_locked(struct pl011 *u, uint64_t off, uint32_t v)
 {
-	switch (off) {
-	case PL011_DR:
-		u->r.ris &= ~PL011_INT_TX;
-		serial_send_locked(&u->s, (uint8_t)v);
-		break;
-	case PL011_ILPR:
-		u->r.ilpr = v & 0xff;
-		break;
-	case PL011_IBRD:
-		u->r.ibrd = v & 0xffff;
-		break;
-	case PL011_FBRD:
-		u->r.fbrd = v & 0x3f;
-		break;
-	case PL011_LCRH:
-		if ((u->r.lcrh ^ v) & PL011_LCRH_FEN) {
+	uint32_t mask, before, *reg = plain_reg(u, off, &mask);
+
+	if (reg) {
+		before = *reg;
+		*reg = v & mask;
+		if (off == PL011_LCRH && (before ^ v) & PL011_LCRH_FEN) {
 			serial_flush_locked(&u->s);
-		}
-		u->r.lcrh = v & 0xff;
-		break;
-	case PL011_CR:
-		if (u->r.cr & ~v & PL011_CR_LBE) {
+		} else if (off == PL011_CR && before & ~v & PL011_CR_LBE) {
 			serial_look_locked(&u->s);
 		}
-		u->r.cr = v & 0xffff;
-		break;
-	case PL011_IFLS:
-		u->r.ifls = v & 0x3f;
-		break;
-	case PL011_IMSC:
-		u->r.imsc = v & PL011_INT_MASK;
-		break;
-	case PL011_ICR:
+		modes_apply_locked(u);
+	} else if (off == PL011_DR) {
+		u->r.ris &= ~PL011_INT_TX;
+		serial_send_locked(&u->s, (uint8_t)v);
+	} else if (off == PL011_ICR) {
 		u->r.ris &= ~(v & PL011_INT_MASK);
-		break;
-	case PL011_DMACR:
-		u->r.dmacr = v & 7; /* there is no DMA controller */
-		break;
-	default:
-		break;
 	}
-	modes_apply_locked(u);
 }
 
 static uint64_t pl011_read(void *opaque, uint64_t off, unsigned size)
@@ -293,7 +282,7 @@ static void pl011_reset(struct device *d)
 	struct pl011 *u = container_of(d, struct pl011, s.dev);
 
 	pthread_mutex_lock(&u->s.lock);
-	u->r = (struct pl011_regs){.cr = CR_RESET, .ifls = IFLS_RESET};
+	u->r = reset_values;
 	modes_apply_locked(u);
 	u->s.tx_due = false;
 	serial_flush_locked(&u->s);
@@ -304,13 +293,8 @@ static void pl011_reset(struct device *d)
 
 static void pl011_pause(struct device *d)
 {
-	serial_pause(container_of(d, struct serial, dev));
+	serial_pause(d);
 	device_paused(d);
-}
-
-static void pl011_resume(struct device *d)
-{
-	serial_resume(container_of(d, struct serial, dev));
 }
 
 static void pl011_destroy(struct device *d)
@@ -330,35 +314,24 @@ static const struct device_ops pl011_ops = {
 	.name = "pl011",
 	.reset = pl011_reset,
 	.pause = pl011_pause,
-	.resume = pl011_resume,
+	.resume = serial_resume,
 	.destroy = pl011_destroy,
 	.state = (const struct device_state_ops *const[]){&pl011_state_ops, NULL},
 };
 
-int pl011_new(struct vm *vm, const struct pl011_config *cfg, struct err *err)
+int pl011_new(struct vm *vm, const struct serial_config *cfg, struct err *err)
 {
 	struct pl011 *u = calloc(1, sizeof(*u));
-	int ret;
 
 	if (!u) {
 		return err_set(err, ENOMEM, "no memory for the UART %s", cfg->id);
 	}
-	u->s.vm = vm;
-	u->s.line = cfg->line;
-	u->s.chr = cfg->chr;
-	u->s.ops = &pl011_serial_ops;
+	u->r = reset_values;
 	u->s.region = (struct bus_region){
 		.name = "pl011",
 		.space = BUS_MMIO,
-		.base = cfg->base,
 		.size = PRIMECELL_SIZE,
 		.ops = &pl011_bus_ops,
-		.opaque = u,
 	};
-	u->r = (struct pl011_regs){.cr = CR_RESET, .ifls = IFLS_RESET};
-	ret = serial_add(&u->s, &pl011_ops, cfg->id, err);
-	if (ret) {
-		free(u);
-	}
-	return ret;
+	return serial_add(&u->s, vm, cfg, &pl011_serial_ops, &pl011_ops, err);
 }

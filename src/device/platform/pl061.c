@@ -54,8 +54,9 @@ static void update_locked(struct pl061 *g, uint8_t before)
 	uint8_t now = pins(g), up = now & ~before, down = before & ~now;
 	bool level;
 
-	g->r.edges |= (uint8_t)(~g->r.is & ((g->r.ibe & (up | down)) |
-					(~g->r.ibe & ((g->r.iev & up) | (~g->r.iev & down)))));
+	g->r.edges |=
+		(uint8_t)(~g->r.is & ((g->r.ibe & (up | down)) |
+				      (~g->r.ibe & ((g->r.iev & up) | (~g->r.iev & down)))));
 	level = ris(g) & g->r.ie;
 	if (level != g->r.irq_level) {
 		g->r.irq_level = level;

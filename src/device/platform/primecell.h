@@ -1,6 +1,6 @@
 /*
- * The PrimeCells of the AArch64 machine: UART (PL011), real-time clock (PL031), GPIO (PL061). Each
- * becomes a device of vm->devices, which destroys it. Control loop.
+ * The PrimeCells of the AArch64 machine beside its UART (serial.h): real-time clock (PL031), GPIO
+ * (PL061). Each becomes a device of vm->devices, which destroys it. Control loop.
  */
 #ifndef DEVICE_PLATFORM_PRIMECELL_H
 #define DEVICE_PLATFORM_PRIMECELL_H
@@ -10,16 +10,6 @@
 #include "base/err.h"
 #include "core/irq.h"
 #include "core/vm.h"
-
-struct chr;
-struct pl011_config {
-	const char *id; /* "serial0" */
-	uint64_t base;
-	struct irq_line line;
-	struct chr *chr; /* NULL: what is sent vanishes, nothing arrives */
-};
-/* -EBUSY if chr has a client already. */
-int pl011_new(struct vm *vm, const struct pl011_config *cfg, struct err *err);
 
 struct pl031_config {
 	uint64_t base;

@@ -1,5 +1,5 @@
 /* See serial_int.h. */
-#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -269,8 +269,10 @@ void serial_load_locked(struct serial *s, const struct serial_state *st, uint8_t
 
 /* --- life --- */
 
-void serial_pause(struct serial *s)
+void serial_pause(struct device *d)
 {
+	struct serial *s = container_of(d, struct serial, dev);
+
 	tx_work_fn(s);
 	pthread_mutex_lock(&s->lock);
 	s->paused = true;
@@ -278,8 +280,10 @@ void serial_pause(struct serial *s)
 	loop_timer_disarm(&s->stall_timer);
 }
 
-void serial_resume(struct serial *s)
+void serial_resume(struct device *d)
 {
+	struct serial *s = container_of(d, struct serial, dev);
+
 	pthread_mutex_lock(&s->lock);
 	s->paused = false;
 	pthread_mutex_unlock(&s->lock);
@@ -300,7 +304,8 @@ void serial_del(struct serial *s)
 	pthread_mutex_destroy(&s->lock);
 }
 
-int serial_add(struct serial *s, const struct device_ops *ops, const char *id, struct err *err)
+int serial_add(struct serial *s, struct vm *vm, const struct serial_config *cfg,
+	       const struct serial_ops *ops, const struct device_ops *dev, struct err *err)
 {
 	const struct chr_client client = {
 		.rx_room = chr_cb_rx_room,
@@ -311,23 +316,30 @@ int serial_add(struct serial *s, const struct device_ops *ops, const char *id, s
 	};
 	int ret;
 
+	s->vm = vm;
+	s->line = cfg->line;
+	s->chr = cfg->chr;
+	s->ops = ops;
+	s->region.base = cfg->base;
+	s->region.opaque = s;
 	pthread_mutex_init(&s->lock, NULL);
 	s->tx_work = (struct loop_work){.fn = tx_work_fn, .arg = s};
 	s->rx_work = (struct loop_work){.fn = rx_work_fn, .arg = s};
-	loop_timer_init(s->vm->loop, &s->stall_timer, stall_timer_fn, s);
-	ret = platform_add(s->vm, &s->dev, ops, id, &s->region, err);
+	loop_timer_init(vm->loop, &s->stall_timer, stall_timer_fn, s);
+	ret = platform_add(vm, &s->dev, dev, cfg->id, &s->region, err);
 	if (ret) {
-		goto destroy_lock;
+		goto free_port;
 	}
 	ret = s->chr ? chr_attach(s->chr, &client, err) : 0;
 	if (ret) {
 		device_remove(&s->dev);
-		bus_del(s->vm->bus, &s->region);
-		goto destroy_lock;
+		bus_del(vm->bus, &s->region);
+		goto free_port;
 	}
 	return 0;
 
-destroy_lock:
+free_port:
 	pthread_mutex_destroy(&s->lock);
+	free(s);
 	return ret;
 }

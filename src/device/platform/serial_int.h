@@ -34,14 +34,12 @@
 
 #include "core/bus.h"
 #include "core/device.h"
-#include "core/irq.h"
-#include "core/vm.h"
+#include "device/platform/serial.h"
 #include "event/loop.h"
 
 #define SERIAL_FIFO 16u
 #define SERIAL_RING 4096u
 
-struct chr;
 struct serial;
 /* The port's; the lock is held. */
 struct serial_ops {
@@ -84,13 +82,14 @@ struct serial {
 	struct loop_timer stall_timer;
 };
 
-/* Puts the port on bus and back end; vm, line, chr, ops and region are set before. Errors are those
- * of platform_add() and chr_attach(); nothing is left behind then. */
-int serial_add(struct serial *s, const struct device_ops *ops, const char *id, struct err *err);
+/* The port that begins with s, all zero but for its own registers, on bus and back end; region has
+ * what is not in cfg. On error it is freed. */
+int serial_add(struct serial *s, struct vm *vm, const struct serial_config *cfg,
+	       const struct serial_ops *ops, const struct device_ops *dev, struct err *err);
 /* Takes it away from bus and back end; the memory is the caller's. */
 void serial_del(struct serial *s);
-void serial_pause(struct serial *s); /* device_paused() is the port's to call */
-void serial_resume(struct serial *s);
+void serial_pause(struct device *d); /* device_paused() is the port's to call */
+void serial_resume(struct device *d);
 
 static inline unsigned serial_rx_capacity(const struct serial *s)
 {

@@ -18,7 +18,6 @@
 
 #include "base/util.h"
 #include "device/platform/serial_int.h"
-#include "device/platform/uart.h"
 #include "spec/uart16550.h"
 
 #define TIMEOUT_MAX UINT64_C(1000000000) /* of the character timeout, whatever the baud rate */
@@ -27,14 +26,14 @@
 _Static_assert(SERIAL_FIFO == UART_FIFO_SIZE, "PC16550D");
 
 struct uart {
-	struct serial s;
+	struct serial s; /* first: the port is freed by it, and is the bus region's opaque */
 	/* s.lock */
 	uint8_t ier, lcr, mcr, scr, dll, dlm;
-	uint8_t fcr;	   /* FIFO enable and trigger level; 0: FIFOs off */
-	uint8_t msr_delta; /* UART_MSR_D* and TERI, until MSR is read */
-	uint8_t lsr_error; /* OE, BI, … until LSR is read */
-	bool thri;	   /* the THRE interrupt is pending; s.tx_due: … and is to be */
-	bool timeout;	   /* the character timeout has happened */
+	uint8_t fcr;	       /* FIFO enable and trigger level; 0: FIFOs off */
+	uint8_t msr_delta;     /* UART_MSR_D* and TERI, until MSR is read */
+	uint8_t lsr_error;     /* OE, BI, … until LSR is read */
+	bool thri;	       /* the THRE interrupt is pending; s.tx_due: … and is to be */
+	bool timeout;	       /* the character timeout has happened */
 	uint64_t rx_active_ns; /* when a byte came or went */
 
 	struct loop_timer rx_timer; /* control loop */
@@ -470,14 +469,9 @@ static void uart_pause(struct device *d)
 {
 	struct uart *u = container_of(d, struct uart, s.dev);
 
-	serial_pause(&u->s);
+	serial_pause(d);
 	loop_timer_disarm(&u->rx_timer);
 	device_paused(d);
-}
-
-static void uart_resume(struct device *d)
-{
-	serial_resume(container_of(d, struct serial, dev));
 }
 
 static void uart_destroy(struct device *d)
@@ -498,36 +492,25 @@ static const struct device_ops uart_ops = {
 	.name = "uart",
 	.reset = uart_reset,
 	.pause = uart_pause,
-	.resume = uart_resume,
+	.resume = serial_resume,
 	.destroy = uart_destroy,
 	.state = (const struct device_state_ops *const[]){&uart_state_ops, NULL},
 };
 
-int uart_new(struct vm *vm, const struct uart_config *cfg, struct err *err)
+int uart_new(struct vm *vm, const struct serial_config *cfg, struct err *err)
 {
 	struct uart *u = calloc(1, sizeof(*u));
-	int ret;
 
 	if (!u) {
 		return err_set(err, ENOMEM, "no memory for the UART %s", cfg->id);
 	}
-	u->s.vm = vm;
-	u->s.line = cfg->line;
-	u->s.chr = cfg->chr;
-	u->s.ops = &uart_serial_ops;
+	u->dll = 12;
+	loop_timer_init(vm->loop, &u->rx_timer, rx_timer_fn, u);
 	u->s.region = (struct bus_region){
 		.name = "uart",
 		.space = BUS_PIO,
-		.base = cfg->port,
 		.size = 8,
 		.ops = &uart_bus_ops,
-		.opaque = u,
 	};
-	u->dll = 12;
-	loop_timer_init(vm->loop, &u->rx_timer, rx_timer_fn, u);
-	ret = serial_add(&u->s, &uart_ops, cfg->id, err);
-	if (ret) {
-		free(u);
-	}
-	return ret;
+	return serial_add(&u->s, vm, cfg, &uart_serial_ops, &uart_ops, err);
 }

@@ -50,7 +50,8 @@ static void build_ssdt(struct acpi_builder *b)
 static void build_fadt(struct acpi_builder *b)
 {
 	struct acpi_fadt f = {
-		.flags = le32_of(ACPI_FADT_PWR_BUTTON | ACPI_FADT_SLP_BUTTON | ACPI_FADT_HW_REDUCED),
+		.flags = le32_of(ACPI_FADT_PWR_BUTTON | ACPI_FADT_SLP_BUTTON |
+				 ACPI_FADT_HW_REDUCED),
 		.arm_boot_arch = le16_of(ACPI_ARM_PSCI | ACPI_ARM_PSCI_HVC),
 	};
 
@@ -61,11 +62,15 @@ static void build_madt(struct acpi_builder *b)
 {
 	const struct acpi_facts *f = b->facts;
 	const struct acpi_madt_gicd gicd = {
-		.type = ACPI_MADT_GICD, .length = sizeof(gicd), .base = le64_of(PLAT_GICD_BASE),
+		.type = ACPI_MADT_GICD,
+		.length = sizeof(gicd),
+		.base = le64_of(PLAT_GICD_BASE),
 		.version = ACPI_GIC_V3,
 	};
 	const struct acpi_madt_its its = {
-		.type = ACPI_MADT_ITS, .length = sizeof(its), .base = le64_of(PLAT_ITS_BASE),
+		.type = ACPI_MADT_ITS,
+		.length = sizeof(its),
+		.base = le64_of(PLAT_ITS_BASE),
 	};
 
 	acpi_table_begin(b, "APIC", 5);
@@ -73,8 +78,10 @@ static void build_madt(struct acpi_builder *b)
 	aml_bytes(&b->out, &gicd, sizeof(gicd));
 	for (unsigned i = 0; i < f->ncpus; i++) {
 		const struct acpi_madt_gicc e = {
-			.type = ACPI_MADT_GICC, .length = sizeof(e),
-			.cpu_interface_number = le32_of(i), .processor_uid = le32_of(i),
+			.type = ACPI_MADT_GICC,
+			.length = sizeof(e),
+			.cpu_interface_number = le32_of(i),
+			.processor_uid = le32_of(i),
 			.flags = le32_of(ACPI_MADT_ENABLED),
 			.performance_gsiv = le32_of(f->cpu[i].pmu ? PLAT_PPI_PMU : 0),
 			.mpidr = le64_of(f->cpu[i].mpidr),
@@ -84,7 +91,9 @@ static void build_madt(struct acpi_builder *b)
 	}
 	for (unsigned i = 0; i < 2 && f->redist_cpus[i]; i++) {
 		const struct acpi_madt_gicr e = {
-			.type = ACPI_MADT_GICR, .length = sizeof(e), .base = le64_of(f->redist_base[i]),
+			.type = ACPI_MADT_GICR,
+			.length = sizeof(e),
+			.base = le64_of(f->redist_base[i]),
 			.size = le32_of((uint32_t)(f->redist_cpus[i] * PLAT_GICR_CPU)),
 		};
 
@@ -99,10 +108,14 @@ static void build_gtdt(struct acpi_builder *b)
 	const le32 flags = le32_of(ACPI_GTDT_ALWAYS_ON);
 	const struct acpi_gtdt t = {
 		.cnt_control_base = le64_of(UINT64_MAX), /* there is no memory-mapped timer */
-		.secure_el1_gsiv = le32_of(PLAT_PPI_S_TIMER), .secure_el1_flags = flags,
-		.nonsecure_el1_gsiv = le32_of(PLAT_PPI_TIMER), .nonsecure_el1_flags = flags,
-		.virtual_gsiv = le32_of(PLAT_PPI_VTIMER), .virtual_flags = flags,
-		.el2_gsiv = le32_of(PLAT_PPI_EL2_TIMER), .el2_flags = flags,
+		.secure_el1_gsiv = le32_of(PLAT_PPI_S_TIMER),
+		.secure_el1_flags = flags,
+		.nonsecure_el1_gsiv = le32_of(PLAT_PPI_TIMER),
+		.nonsecure_el1_flags = flags,
+		.virtual_gsiv = le32_of(PLAT_PPI_VTIMER),
+		.virtual_flags = flags,
+		.el2_gsiv = le32_of(PLAT_PPI_EL2_TIMER),
+		.el2_flags = flags,
 		.cnt_read_base = le64_of(UINT64_MAX),
 	};
 
@@ -112,7 +125,9 @@ static void build_gtdt(struct acpi_builder *b)
 static struct acpi_gas uart_address(void)
 {
 	return (struct acpi_gas){
-		.space_id = ACPI_SPACE_MEMORY, .bit_width = 32, .access_size = ACPI_ACCESS_DWORD,
+		.space_id = ACPI_SPACE_MEMORY,
+		.bit_width = 32,
+		.access_size = ACPI_ACCESS_DWORD,
 		.address = le64_of(PLAT_UART_BASE),
 	};
 }
@@ -120,10 +135,14 @@ static struct acpi_gas uart_address(void)
 static void build_spcr(struct acpi_builder *b)
 {
 	const struct acpi_spcr t = {
-		.interface_type = ACPI_SPCR_PL011, .base = uart_address(),
-		.interrupt_type = ACPI_SPCR_GIC, .gsiv = le32_of(PLAT_FIRST_SPI + PLAT_SPI_UART),
-		.baud_rate = ACPI_SPCR_115200, .stop_bits = ACPI_SPCR_1_STOP_BIT,
-		.pci_device_id = le16_of(0xffff), .pci_vendor_id = le16_of(0xffff),
+		.interface_type = ACPI_SPCR_PL011,
+		.base = uart_address(),
+		.interrupt_type = ACPI_SPCR_GIC,
+		.gsiv = le32_of(PLAT_FIRST_SPI + PLAT_SPI_UART),
+		.baud_rate = ACPI_SPCR_115200,
+		.stop_bits = ACPI_SPCR_1_STOP_BIT,
+		.pci_device_id = le16_of(0xffff),
+		.pci_vendor_id = le16_of(0xffff),
 	};
 
 	if (b->facts->uart) {
@@ -135,14 +154,18 @@ static void build_dbg2(struct acpi_builder *b)
 {
 	const size_t device = offsetof(struct acpi_dbg2, revision);
 	const struct acpi_dbg2 t = {
-		.info_offset = le32_of((uint32_t)device), .info_count = le32_of(1),
-		.length = le16_of((uint16_t)(sizeof(t) - device)), .registers = 1,
+		.info_offset = le32_of((uint32_t)device),
+		.info_count = le32_of(1),
+		.length = le16_of((uint16_t)(sizeof(t) - device)),
+		.registers = 1,
 		.name_length = le16_of(sizeof(t.name)),
 		.name_offset = le16_of((uint16_t)(offsetof(struct acpi_dbg2, name) - device)),
-		.port_type = le16_of(ACPI_DBG2_SERIAL), .port_subtype = le16_of(ACPI_DBG2_PL011),
+		.port_type = le16_of(ACPI_DBG2_SERIAL),
+		.port_subtype = le16_of(ACPI_DBG2_PL011),
 		.base_offset = le16_of((uint16_t)(offsetof(struct acpi_dbg2, base) - device)),
 		.size_offset = le16_of((uint16_t)(offsetof(struct acpi_dbg2, size) - device)),
-		.base = uart_address(), .size = le32_of((uint32_t)PLAT_DEVICE_SIZE),
+		.base = uart_address(),
+		.size = le32_of((uint32_t)PLAT_DEVICE_SIZE),
 		.name = ACPI_DBG2_NAME,
 	};
 
@@ -155,12 +178,17 @@ static void build_dbg2(struct acpi_builder *b)
 static void build_iort(struct acpi_builder *b)
 {
 	struct acpi_iort t = {
-		.nodes = le32_of(2), .node_offset = le32_of(offsetof(struct acpi_iort, group)),
-		.group.type = ACPI_IORT_ITS_GROUP, .group.length = le16_of(sizeof(t.group)),
+		.nodes = le32_of(2),
+		.node_offset = le32_of(offsetof(struct acpi_iort, group)),
+		.group.type = ACPI_IORT_ITS_GROUP,
+		.group.length = le16_of(sizeof(t.group)),
 		.group.count = le32_of(1),
-		.root.type = ACPI_IORT_ROOT_COMPLEX, .root.length = le16_of(sizeof(t.root)),
-		.root.revision = 1, .root.mappings = le32_of(1),
-		.root.cache_coherent = le32_of(1), .root.memory_flags = ACPI_IORT_CPM_DACS,
+		.root.type = ACPI_IORT_ROOT_COMPLEX,
+		.root.length = le16_of(sizeof(t.root)),
+		.root.revision = 1,
+		.root.mappings = le32_of(1),
+		.root.cache_coherent = le32_of(1),
+		.root.memory_flags = ACPI_IORT_CPM_DACS,
 		.root.address_size = 64,
 		.root.map.count = le32_of(0xffff), /* less one */
 	};
@@ -208,15 +236,18 @@ static void build_pptt(struct acpi_builder *b)
 void acpi_srat_cpu(struct aml *a, unsigned uid, const struct acpi_cpu *cpu)
 {
 	const struct acpi_srat_gicc e = {
-		.type = ACPI_SRAT_GICC, .length = sizeof(e), .domain = le32_of(cpu->node),
-		.processor_uid = le32_of(uid), .flags = le32_of(ACPI_SRAT_ENABLED),
+		.type = ACPI_SRAT_GICC,
+		.length = sizeof(e),
+		.domain = le32_of(cpu->node),
+		.processor_uid = le32_of(uid),
+		.flags = le32_of(ACPI_SRAT_ENABLED),
 	};
 
 	aml_bytes(a, &e, sizeof(e));
 }
 
 acpi_row *const acpi_rows[] = {
-	build_dsdt, build_fadt, build_ssdt, build_madt, build_gtdt, acpi_build_mcfg,
-	build_spcr, build_dbg2, build_iort, build_pptt, acpi_build_srat, acpi_build_slit,
-	acpi_build_hmat, acpi_build_xsdt, NULL,
+	build_dsdt,	 build_fadt,	  build_ssdt,	   build_madt,	    build_gtdt,
+	acpi_build_mcfg, build_spcr,	  build_dbg2,	   build_iort,	    build_pptt,
+	acpi_build_srat, acpi_build_slit, acpi_build_hmat, acpi_build_xsdt, NULL,
 };

@@ -201,7 +201,7 @@ static void test_missing(void **state)
 	char all[400] = "";
 	unsigned v3 = 0;
 
-	while (strcmp(x86_cpu_model_name(v3, &doc), "x86-64-v3")) {
+	while (strcmp(arch_cpu_model(v3, &doc), "x86-64-v3")) {
 		v3++;
 	}
 	assert_null(x86_cpu_model_missing(s, v3, 0));
@@ -255,7 +255,7 @@ static void test_names(void **state)
 	bool seen = false;
 	unsigned n = 0;
 
-	for (unsigned i = 0; (name = x86_cpu_model_name(i, &doc)); i++) {
+	for (unsigned i = 0; (name = arch_cpu_model(i, &doc)); i++) {
 		struct x86_cpu_model m;
 
 		assert_true(doc && *doc);
@@ -263,7 +263,7 @@ static void test_names(void **state)
 		n++;
 	}
 	assert_int_equal(n, 5);
-	for (n = 0; (name = x86_cpu_feature_name(n)); n++) {
+	for (n = 0; (name = arch_cpu_feature(n)); n++) {
 		struct x86_cpu_model m;
 		char text[64];
 

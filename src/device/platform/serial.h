@@ -1,8 +1,8 @@
 /*
- * 16550A UART on a character back end.
+ * A serial port of the platform on a character back end.
  */
-#ifndef DEVICE_PLATFORM_UART_H
-#define DEVICE_PLATFORM_UART_H
+#ifndef DEVICE_PLATFORM_SERIAL_H
+#define DEVICE_PLATFORM_SERIAL_H
 
 #include <stdint.h>
 
@@ -11,14 +11,15 @@
 #include "core/vm.h"
 
 struct chr;
-struct uart_config {
+struct serial_config {
 	const char *id; /* "serial0" */
-	uint16_t port;
+	uint64_t base;	/* port or address */
 	struct irq_line line;
 	struct chr *chr; /* NULL: what is sent vanishes, nothing arrives */
 };
 /* Registers the device in vm->devices, which destroys it (and then detaches from chr). -EBUSY
  * if chr has a client already. Control loop. */
-int uart_new(struct vm *vm, const struct uart_config *cfg, struct err *err);
+int uart_new(struct vm *vm, const struct serial_config *cfg, struct err *err);	/* 16550A */
+int pl011_new(struct vm *vm, const struct serial_config *cfg, struct err *err); /* PL011 */
 
 #endif
