@@ -4,6 +4,7 @@
  * Each option is one row: its name, whether it takes an argument, the function that records it
  * (cli_int.h) and its line of -help. A function gets the argument and writes to struct cli, which
  * collects what has to be merged (-machine, -m, -smp) and is turned into the vm_config at the end.
+ * What is said differently on each architecture is in words_x86.c, words_arm64.c.
  * The operator is trusted, the text is checked all the same: every refusal names the option.
  */
 #include <errno.h>
@@ -29,14 +30,11 @@ static int set_version(struct cli *c, const struct cli_option *o, const char *ar
 #define CFG(f) offsetof(struct vm_config, f)
 static const struct cli_option options[] = {
 	{"machine", "[type=]NAME[,key=value…]", cli_set_machine,
-	 "virt (also virt-1.0, q35, pc-q35-nemu-1.0) or none; accel=kvm, "
-	 "memory-backend=ID, hmat=on|off", 0},
+	 cli_machine_help, 0},
 	{"M", "NAME", cli_set_machine, "the same as -machine", 0},
 	{"accel", "kvm", cli_set_accel, "KVM is the only accelerator", 0},
 	{"enable-kvm", NULL, cli_set_kvm, "the same", 0},
-	{"cpu", "host|x86-64-v2|x86-64-v3|x86-64-v4[,+FEATURE|-FEATURE|FEATURE=on|off][,phys-bits=N]",
-	 cli_set_cpu, "the CPU of the host or a baseline, with features switched; -cpu help lists them",
-	 CFG(cpu)},
+	{"cpu", cli_cpu_arg, cli_set_cpu, cli_cpu_help, CFG(cpu)},
 	{"smp", "[cpus=]N[,sockets=…,dies=…,cores=…,threads=…]", cli_set_smp,
 	 "number of virtual CPUs and how they are arranged", 0},
 	{"m", "[size=]SIZE", cli_set_m, "memory of the guest, in MiB or with a suffix (512, 2G)", 0},
@@ -49,8 +47,7 @@ static const struct cli_option options[] = {
 	 "lock the guest's memory and the process in RAM", 0},
 	{"numa", "node|cpu|dist|hmat-lb|hmat-cache,key=value…", cli_set_item,
 	 "a NUMA node of the guest, its CPUs, memory and distances", CFG(numas)},
-	{"kernel", "FILE", cli_set_string, "start this kernel: a bzImage, or an ELF file with a PVH entry",
-	 CFG(kernel)},
+	{"kernel", "FILE", cli_set_string, cli_kernel_help, CFG(kernel)},
 	{"initrd", "FILE", cli_set_string, "initial RAM disk for -kernel", CFG(initrd)},
 	{"append", "TEXT", cli_set_string, "kernel command line for -kernel", CFG(append)},
 	{"bios", "FILE", cli_set_string, "firmware image, read-only", CFG(bios)},

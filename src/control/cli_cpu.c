@@ -20,8 +20,7 @@ static void cpu_help(void)
 	for (unsigned i = 0; (name = machine_cpu_model(i, &doc)); i++) {
 		printf("  %-16s  %s\n", name, doc);
 	}
-	printf("\nProperties: migratable=on|off, pmu=on|off, phys-bits=N, host-phys-bits=on|off, "
-	       "check, enforce\n\nRecognized CPUID flags:");
+	printf("\n%s\n\n%s:", cli_cpu_properties, cli_cpu_features);
 	for (unsigned i = 0; (name = machine_cpu_feature(i)); i++) {
 		if (!column || column + 1 + strlen(name) > HELP_WIDTH) {
 			column = (size_t)printf("\n  %s", name) - 1;

@@ -35,6 +35,17 @@ int cli_list_push(struct config_list *l, struct opts *o, const char *what, struc
 /* Appends a copy of arg. */
 int cli_push_text(char ***list, size_t *n, const char *arg, const char *name, struct err *err);
 
+/* words_x86.c, words_arm64.c: what is the architecture's. A value of -machine that only confirms
+ * what the machine is; any other is refused with `why`. */
+struct cli_fixed {
+	const char *key, *value, *why;
+};
+extern const struct cli_fixed cli_machine_fixed[]; /* key NULL: the end */
+extern const char *const cli_machine_names[];	    /* of the machine; NULL: the end */
+extern const char cli_machine_help[], cli_machine_known[];
+extern const char cli_cpu_arg[], cli_cpu_help[], cli_cpu_properties[], cli_cpu_features[];
+extern const char cli_kernel_help[];
+
 typedef int cli_setter(struct cli *c, const struct cli_option *o, const char *arg, struct err *err);
 /* cli_set.c: generic ones and single options */
 cli_setter cli_set_flag, cli_set_string, cli_set_item, cli_set_serial, cli_set_qmp,

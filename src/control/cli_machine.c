@@ -11,26 +11,30 @@
 
 static int machine_type_set(struct vm_config *cfg, const char *name, struct err *err)
 {
-	static const struct {
-		const char *name;
-		enum machine_type type;
-	} names[] = {
-		{"virt", MACHINE_VIRT},	      {"virt-1.0", MACHINE_VIRT},
-		{"q35", MACHINE_VIRT},	      {"pc-q35-nemu-1.0", MACHINE_VIRT},
-		{"none", MACHINE_NONE},
-	};
+	bool known = !strcmp(name, "none");
 
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		if (!strcmp(names[i].name, name)) {
-			cfg->type = names[i].type;
-			free(cfg->machine_name);
-			cfg->machine_name = cli_strdup(name);
-			return 0;
-		}
+	cfg->type = known ? MACHINE_NONE : MACHINE_VIRT;
+	for (size_t i = 0; cli_machine_names[i]; i++) {
+		known = known || !strcmp(cli_machine_names[i], name);
 	}
-	return err_set(err, EINVAL,
-		       "-machine: unknown machine '%s'; this program has virt (virt-1.0, also "
-		       "known as q35 and pc-q35-nemu-1.0) and none", name);
+	if (!known) {
+		return err_set(err, EINVAL,
+			       "-machine: unknown machine '%s'; this program has %s and none",
+			       name, cli_machine_known);
+	}
+	free(cfg->machine_name);
+	cfg->machine_name = cli_strdup(name);
+	return 0;
+}
+
+static void machine_help(void)
+{
+	printf("Supported machines are:\n");
+	for (size_t i = 0; cli_machine_names[i]; i++) {
+		printf("  %-16s  %s\n", cli_machine_names[i],
+		       i ? "the same" : "the machine of NEMU (default)");
+	}
+	printf("  %-16s  no machine: only to ask over QMP what this program has\n", "none");
 }
 
 /* accel=kvm:tcg is a list of what may be used; KVM has to be in it. */
@@ -50,31 +54,49 @@ static int accel_check(const char *option, const char *list, struct err *err)
 		       option, list);
 }
 
-/* Keys of -machine that only confirm what this machine is; the other value is refused. */
-static const struct {
-	const char *key, *value, *why;
-} machine_fixed[] = {
+/* Keys of -machine that only confirm what this machine is; the other value is refused. Those of
+ * the architecture: cli_machine_fixed. */
+static const struct cli_fixed machine_fixed[] = {
 	{"usb", "off", "there is no USB"},
-	{"vmport", "off", "there is no VMware port"},
-	{"smm", "off", "there is no system management mode"},
 	{"acpi", "on", "ACPI is always there"},
 	{"graphics", "off", "there is no graphic console"},
-	{"kernel-irqchip", "split", "the interrupt controller is always split"},
 	{"dump-guest-core", "off", "guest memory is never part of a core file"},
 	{"mem-merge", "off", "guest memory is never merged"},
-	{"hpet", "off", "there is no HPET"},
-	{"pit", "off", "there is no PIT"},
-	{"pic", "off", "there is no PIC"},
-	{"i8042", "off", "there is no i8042"},
-	{"sata", "off", "there is no SATA controller"},
+	{NULL, NULL, NULL},
 };
+
+static int check_fixed(struct opts *opts, const struct cli_fixed *f, struct err *err)
+{
+	for (; f->key; f++) {
+		const char *v = opts_get(opts, f->key);
+		bool have, want;
+
+		if (!v || !strcmp(v, f->value)) {
+			continue;
+		}
+		if (parse_bool(v, &have) == 0 && parse_bool(f->value, &want) == 0 &&
+		    have == want) {
+			continue;
+		}
+		return err_set(err, EINVAL,
+			       "-machine: %s=%s cannot be had: %s; leave it out or say %s=%s",
+			       f->key, v, f->why, f->key, f->value);
+	}
+	return 0;
+}
 
 int cli_set_machine(struct cli *c, const struct cli_option *o, const char *arg, struct err *err)
 {
 	struct opts opts;
 	const char *v;
-	int ret = opts_parse(&opts, "-machine", arg, "type", err);
+	int ret;
 
+	if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
+		machine_help();
+		c->done = true;
+		return 0;
+	}
+	ret = opts_parse(&opts, "-machine", arg, "type", err);
 	if (ret) {
 		return ret;
 	}
@@ -87,21 +109,8 @@ int cli_set_machine(struct cli *c, const struct cli_option *o, const char *arg, 
 		ret = accel_check("-machine accel", v, err);
 	}
 	ret = ret ? ret : cli_machine_memory(c, &opts, err);
-	for (size_t i = 0; !ret && i < ARRAY_SIZE(machine_fixed); i++) {
-		bool have, want;
-
-		v = opts_get(&opts, machine_fixed[i].key);
-		if (!v || !strcmp(v, machine_fixed[i].value)) {
-			continue;
-		}
-		if (parse_bool(v, &have) == 0 &&
-		    parse_bool(machine_fixed[i].value, &want) == 0 && have == want) {
-			continue;
-		}
-		ret = err_set(err, EINVAL, "-machine: %s=%s cannot be had: %s; leave it out or say %s=%s",
-			      machine_fixed[i].key, v, machine_fixed[i].why,
-			      machine_fixed[i].key, machine_fixed[i].value);
-	}
+	ret = ret ? ret : check_fixed(&opts, machine_fixed, err);
+	ret = ret ? ret : check_fixed(&opts, cli_machine_fixed, err);
 	if (!ret) {
 		ret = opts_check_used(&opts, err);
 	}

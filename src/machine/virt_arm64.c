@@ -173,12 +173,6 @@ int board_init(struct machine *m, struct err *err)
 	if (!m->board) {
 		return err_set(err, ENOMEM, "machine: out of memory");
 	}
-	if (m->cfg->machine_name && strstr(m->cfg->machine_name, "q35")) {
-		return err_set(
-			err, EINVAL,
-			"-machine %s: is a name of the x86-64 machine; say -machine virt",
-			m->cfg->machine_name);
-	}
 	ret = arm64_cpu_parse(&m->board->option, m->cfg->cpu ? m->cfg->cpu : "host", err);
 	ret = ret ? ret : add_kvm(m, err);
 	ret = ret ? ret : add_memory(m, err);

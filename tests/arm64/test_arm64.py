@@ -100,7 +100,7 @@ def test_refused():
 	for options, sentence in [
 		(["-cpu", "cortex-a57"], "-cpu cortex-a57: KVM runs only the host's processor on Arm"),
 		(["-smp", "2,maxcpus=4"], "-smp maxcpus=4: KVM cannot add processors"),
-		(["-machine", "q35"], "-machine q35: is a name of the x86-64 machine"),
+		(["-machine", "q35"], "-machine: unknown machine 'q35'; this program has virt (virt-1.0) and none"),
 		(["-m", "300G"], "the machine has room for 255 GiB"),
 		(["-kernel", "/bin/true"], "is no Arm kernel"),
 		(["-bios", os.path.join(GUESTS, "smp.bin"), "-kernel", "/bin/true"], "no Arm kernel that firmware"),

@@ -109,6 +109,21 @@ def test_planted_violation_fails(tmp_path, name, line, rule):
 	assert out[0].startswith(f"{name}:{where}: {rule}: "), out
 
 
+@pytest.mark.parametrize("name,line,refused", [
+	("src/machine/virt.c", "#ifdef __aarch64__", True),
+	("src/kvm/vm.c", "  #  if defined(__x86_64__) && 1", True),
+	("spec/cpu.h", "#if X || !defined(__ARM_FEATURE_CRC32)", True),
+	("src/kvm/vm.c", "/* #ifdef __aarch64__ */", False),
+	("src/base/cpu.h", "#ifdef __aarch64__", False),
+])
+def test_asking_for_an_architecture(tmp_path, name, line, refused):
+	plant(tmp_path, CLEAN)
+	plant(tmp_path, {name: "\n" + line + "\n#endif\n" if line[0] != "/" else line + "\n"})
+	code, out = run(tmp_path)
+	assert code == refused
+	assert not refused or out[0].startswith(f"{name}:2: arch: "), out
+
+
 def test_comments_and_strings_are_no_includes(tmp_path):
 	plant(tmp_path, CLEAN)
 	plant(tmp_path, {"src/core/bus.c": '/*\n#include "kvm/vm.h"\n*/\n// #include "kvm/vm.h"\n'

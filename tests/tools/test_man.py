@@ -27,7 +27,8 @@ def gen():
 @pytest.fixture
 def tree(tmp_path):
 	"""What the pages are made of, to be changed."""
-	for name in ("meson.build", "src/control/cli.c", "src/control/qmp_commands.c", "docs/qmp.md",
+	for name in ("meson.build", "src/control/cli.c", "src/control/words_x86.c",
+		     "src/control/words_arm64.c", "src/control/qmp_commands.c", "docs/qmp.md",
 		     "docs/nemu-img.md"):
 		os.makedirs(os.path.dirname(tmp_path / name), exist_ok=True)
 		shutil.copy(os.path.join(ROOT, name), tmp_path / name)
