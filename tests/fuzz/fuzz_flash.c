@@ -2,7 +2,7 @@
  * Flash: any sequence of accesses, loop rounds, resets and state round trips. What the guest
  * reads is compared with a model, and at the end the file with what the guest read.
  *
- * #covers: src/firmware/flash.c src/firmware/flash_x86.c
+ * #covers: src/firmware/flash.c src/firmware/flash_cfi.c src/firmware/flash_x86.c
  */
 #include <assert.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
  * accepted must lie where the guest has RAM, kernel and initrd apart, which the boot_params
  * and the entry say; nothing may be written elsewhere (the region behind is checked).
  *
- * #covers: src/arch/x86/linux_boot.c
+ * #covers: src/arch/x86/linux_boot.c src/arch/boot_file.c
  */
 #include <assert.h>
 #include <stdlib.h>

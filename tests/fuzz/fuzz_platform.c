@@ -7,7 +7,7 @@
  * it), and the UART takes a byte and gives it to a back end that has room.
  *
  * #covers: src/device/platform/ioapic.c src/device/platform/uart.c src/device/platform/rtc.c
- * #covers: src/device/platform/pm.c src/device/platform/ged.c src/device/platform/reset.c
+ * #covers: src/device/platform/pm.c src/device/platform/ged.c src/device/platform/reset.c src/device/platform/serial.c
  * #covers: src/core/bus.c
  */
 #include <assert.h>
