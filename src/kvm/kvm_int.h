@@ -159,6 +159,7 @@ int kvm_vcpu_create(struct kvm_vm *vm, unsigned index, uint32_t id, const void *
 /* --- one of each for every architecture: x86_*.c, arm64_*.c --- */
 extern const struct kvm_required_cap kvm_arch_caps[];
 extern const unsigned kvm_arch_ncaps;
+extern const char kvm_arch_how_to_get[]; /* what a host without /dev/kvm needs */
 /* For KVM_CREATE_VM. */
 unsigned long kvm_arch_vm_type(const struct kvm_vm *vm);
 int kvm_arch_vm_setup(struct kvm_vm *vm, struct err *err);

@@ -69,9 +69,7 @@ int kvm_open(int *fd, struct err *err)
 	case ENOENT:
 	case ENODEV:
 	case ENXIO:
-		return err_set(err, ENOENT,
-			       "/dev/kvm is missing: enable virtualisation in the firmware "
-			       "setup and load the module kvm_intel or kvm_amd");
+		return err_set(err, ENOENT, "/dev/kvm is missing: %s", kvm_arch_how_to_get);
 	case EACCES:
 	case EPERM:
 		return err_set(err, EACCES,

@@ -33,6 +33,8 @@ const struct kvm_required_cap kvm_arch_caps[] = {
 	{KVM_CAP_XSAVE, "XSAVE", "FPU and vector registers could not be saved"},
 };
 const unsigned kvm_arch_ncaps = ARRAY_SIZE(kvm_arch_caps);
+const char kvm_arch_how_to_get[] = "enable virtualisation in the firmware setup and load the "
+				   "module kvm_intel or kvm_amd";
 
 void kvm_arch_vm_teardown(struct kvm_vm *vm)
 {
