@@ -1,6 +1,6 @@
 /*
  * The AArch64 `virt` machine: a list of "create this, connect it there". Addresses and interrupts
- * are the platform contract (spec/platform_arm64.h, docs/platform.md).
+ * are the platform contract (spec/platform_arm64.h, docs/arm64.md).
  *
  * Boot: firmware from flash or -bios starts at address 0 and finds the device tree at the start
  * of RAM, everything else through fw_cfg, a -kernel too; -kernel without firmware is entered

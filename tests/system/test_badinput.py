@@ -650,6 +650,13 @@ def test_device_help(place):
 	assert done.returncode == 0 and "virtio-blk-pci" in done.stdout and done.stderr == ""
 
 
+def test_machine_help_lists_the_machines():
+	done = run("-machine", "help")
+	assert done.returncode == 0 and not done.stderr
+	names = re.findall(r"^  (\S+)  ", done.stdout, re.M)
+	assert names == ["virt", "virt-1.0", "q35", "pc-q35-nemu-1.0", "none"]
+
+
 def test_cpu_help():
 	done = run("-cpu", "help")
 	assert done.returncode == 0 and done.stderr == ""

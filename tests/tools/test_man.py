@@ -37,9 +37,9 @@ def tree(tmp_path):
 	return tmp_path
 
 
-def make(tree, page):
+def make(tree, page, *options):
 	out = tree / page
-	done = subprocess.run([os.path.join(ROOT, "tools", "gen-man"), page, str(tree), str(out)],
+	done = subprocess.run([os.path.join(ROOT, "tools", "gen-man"), *options, page, str(tree), str(out)],
 			      capture_output=True, text=True)
 	return done, out
 
@@ -79,6 +79,16 @@ def test_every_option_is_there(tree):
 		 if re.search(r",[^|]*=", arg)]
 	pages = {name[:-3] for name in os.listdir(os.path.join(ROOT, "docs", "options"))}
 	assert len(lists) >= 10 and not [name for name, _ in lists if name not in pages]
+
+
+def test_each_architecture_has_its_words(tree):
+	words = {"x86": ["bzImage", "x86-64-v3", "q35", "host-phys-bits"], "arm64": ["gzip", "gic-version", "pauth"]}
+	for arch, own in words.items():
+		done, out = make(tree, "nemu.1", "--arch", arch)
+		text = plain(out)
+		assert done.returncode == 0, done.stderr
+		assert not [word for word in own if word not in text]
+		assert not [word for other in set(words) - {arch} for word in words[other] if word in text]
 
 
 def test_every_command_is_there(tree):
