@@ -37,13 +37,14 @@
  * Above the RAM, from half of an address space of 39 bits on: QEMU's places. Where guest addresses
  * have fewer bits, everything is at half of those, and the window at three quarters.
  */
-#define PLAT_IPA_BITS_MIN   36u
-#define PLAT_HIGH_BITS	    39u
-#define PLAT_HIGH(bits)	    (UINT64_C(1) << (((bits) < PLAT_HIGH_BITS ? (bits) : PLAT_HIGH_BITS) - 1))
+#define PLAT_IPA_BITS_MIN 36u
+#define PLAT_HIGH_BITS	  39u
+#define PLAT_HIGH(bits)                                                                        \
+	(UINT64_C(1) << (((bits) < PLAT_HIGH_BITS ? (bits) : PLAT_HIGH_BITS) - 1))
 #define PLAT_GICR2_OFF	    UINT64_C(0x00000000) /* of the processors from number 123 on */
 #define PLAT_GICR2_CPUS	    389u		 /* 512 together */
 #define PLAT_ECAM_OFF	    UINT64_C(0x10000000)
-#define PLAT_ECAM_SIZE	    UINT64_C(0x10000000) /* buses 0-255 */
+#define PLAT_ECAM_SIZE	    UINT64_C(0x10000000)			/* buses 0-255 */
 #define PLAT_ECAM_BASE	    (PLAT_HIGH(PLAT_HIGH_BITS) + PLAT_ECAM_OFF) /* with 39 bits and more */
 #define PLAT_MMIO64_BASE    UINT64_C(0x8000000000) /* with more than 39 bits */
 #define PLAT_MMIO64_END	    UINT64_C(0x10000000000)

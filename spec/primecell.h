@@ -23,29 +23,29 @@
 #define PL011_ICR   0x044
 #define PL011_DMACR 0x048
 
-#define PL011_DR_BE	 (1u << 10)
-#define PL011_DR_OE	 (1u << 11)
-#define PL011_DR_ERRORS	 0xf00u
-#define PL011_FR_CTS	 (1u << 0)
-#define PL011_FR_DSR	 (1u << 1)
-#define PL011_FR_DCD	 (1u << 2)
-#define PL011_FR_BUSY	 (1u << 3)
-#define PL011_FR_RXFE	 (1u << 4)
-#define PL011_FR_TXFF	 (1u << 5)
-#define PL011_FR_RXFF	 (1u << 6)
-#define PL011_FR_TXFE	 (1u << 7)
-#define PL011_LCRH_FEN	 (1u << 4)
-#define PL011_CR_UARTEN	 (1u << 0)
-#define PL011_CR_LBE	 (1u << 7)
-#define PL011_CR_TXE	 (1u << 8)
-#define PL011_CR_RXE	 (1u << 9)
-#define PL011_INT_RX	 (1u << 4)
-#define PL011_INT_TX	 (1u << 5)
-#define PL011_INT_RT	 (1u << 6)
-#define PL011_INT_BE	 (1u << 9)
-#define PL011_INT_OE	 (1u << 10)
-#define PL011_INT_MASK	 0x7ffu
-#define PL011_FIFO_SIZE	 16
+#define PL011_DR_BE	(1u << 10)
+#define PL011_DR_OE	(1u << 11)
+#define PL011_DR_ERRORS 0xf00u
+#define PL011_FR_CTS	(1u << 0)
+#define PL011_FR_DSR	(1u << 1)
+#define PL011_FR_DCD	(1u << 2)
+#define PL011_FR_BUSY	(1u << 3)
+#define PL011_FR_RXFE	(1u << 4)
+#define PL011_FR_TXFF	(1u << 5)
+#define PL011_FR_RXFF	(1u << 6)
+#define PL011_FR_TXFE	(1u << 7)
+#define PL011_LCRH_FEN	(1u << 4)
+#define PL011_CR_UARTEN (1u << 0)
+#define PL011_CR_LBE	(1u << 7)
+#define PL011_CR_TXE	(1u << 8)
+#define PL011_CR_RXE	(1u << 9)
+#define PL011_INT_RX	(1u << 4)
+#define PL011_INT_TX	(1u << 5)
+#define PL011_INT_RT	(1u << 6)
+#define PL011_INT_BE	(1u << 9)
+#define PL011_INT_OE	(1u << 10)
+#define PL011_INT_MASK	0x7ffu
+#define PL011_FIFO_SIZE 16
 
 #define PL031_DR   0x000
 #define PL031_MR   0x004

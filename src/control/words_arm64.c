@@ -19,7 +19,8 @@ const struct cli_fixed cli_machine_fixed[] = {
 };
 
 const char cli_cpu_arg[] = "host|max[,FEATURE=on|off]";
-const char cli_cpu_help[] = "the CPU of the host; -cpu help lists the features that can be hidden";
+const char cli_cpu_help[] =
+	"the CPU of the host; -cpu help lists the features that can be hidden";
 const char cli_cpu_properties[] = "Properties: FEATURE=off hides a feature that the host has";
 const char cli_cpu_features[] = "Features";
 

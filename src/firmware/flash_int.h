@@ -74,7 +74,8 @@ struct flash_chip {
 	struct bus_ops bus;
 	unsigned width, chips; /* bytes of an access, of which each chip has its part */
 	uint32_t erase_block;
-	unsigned buffer_words; /* of the size of an access; 0: the chip has neither buffers nor locks */
+	unsigned
+		buffer_words; /* of the size of an access; 0: the chip has neither buffers nor locks */
 	/* After a command the status is read until the array is asked for; otherwise the array,
 	 * unless the command asks for something else. */
 	bool status_follows;

@@ -19,7 +19,8 @@ const struct kvm_required_cap kvm_arch_caps[] = {
 	{KVM_CAP_DEVICE_CTRL, "DEVICE_CTRL", "guests would have no interrupt controller"},
 };
 const unsigned kvm_arch_ncaps = ARRAY_SIZE(kvm_arch_caps);
-const char kvm_arch_how_to_get[] = "use a kernel with KVM, started at EL2 by the host's firmware";
+const char kvm_arch_how_to_get[] =
+	"use a kernel with KVM, started at EL2 by the host's firmware";
 
 /* The widest that the host has: the windows of PCI devices lie far up. */
 unsigned long kvm_arch_vm_type(const struct kvm_vm *vm)

@@ -72,18 +72,22 @@ static int add_platform(struct machine *m, struct err *err)
 	ret = ret ? ret : pm_new(&m->vm, err);
 	ret = ret ? ret : reset_new(&m->vm, err);
 	ret = ret ? ret : rtc_new(&m->vm, &rtc, err);
-	ret = ret ? ret : ged_new(&m->vm, PLAT_GED_BASE, ioapic_line(b->ioapic, PLAT_GSI_GED),
-				  &m->parts.ged, err);
+	ret = ret ? ret
+		  : ged_new(&m->vm, PLAT_GED_BASE, ioapic_line(b->ioapic, PLAT_GSI_GED),
+			    &m->parts.ged, err);
 	if (!ret && m->be.serial) {
 		struct serial_config uart = {
-			.id = "serial0", .base = PLAT_UART_PORT, .chr = m->be.serial,
+			.id = "serial0",
+			.base = PLAT_UART_PORT,
+			.chr = m->be.serial,
 			.line = ioapic_line(b->ioapic, PLAT_GSI_UART),
 		};
 
 		ret = uart_new(&m->vm, &uart, err);
 	}
-	ret = ret ? ret : pci_host_new(&m->vm, PLAT_ECAM_BASE, true, PLAT_PM_PORT, &m->parts.host,
-				       err);
+	ret = ret ? ret
+		  : pci_host_new(&m->vm, PLAT_ECAM_BASE, true, PLAT_PM_PORT, &m->parts.host,
+				 err);
 	if (!ret) {
 		m->root = pci_host_bus(m->parts.host);
 	}
@@ -236,8 +240,10 @@ static int direct_boot(struct machine *m, struct err *err)
 {
 	struct board *b = m->board;
 	struct x86_linux_config lc = {
-		.kernel_name = m->cfg->kernel, .initrd_name = m->cfg->initrd,
-		.kernel_fd = m->parts.kernel_fd, .initrd_fd = m->parts.initrd_fd,
+		.kernel_name = m->cfg->kernel,
+		.initrd_name = m->cfg->initrd,
+		.kernel_fd = m->parts.kernel_fd,
+		.initrd_fd = m->parts.initrd_fd,
 		.cmdline = m->cfg->append,
 	};
 	struct x86_e820 e820[X86_MAX_E820];

@@ -145,7 +145,8 @@ static void test_uart_stall(void **state)
 	}
 	fake_chr_room(&e->chr, SIZE_MAX);
 	fake_vm_settle(e->fv);
-	assert_in_range(e->chr.sent_len, n, n + PL011_FIFO_SIZE); /* there was room for a FIFO */
+	assert_in_range(e->chr.sent_len, n,
+			n + PL011_FIFO_SIZE); /* there was room for a FIFO */
 	assert_null(memchr(e->chr.sent, 'y', e->chr.sent_len));
 }
 

@@ -35,7 +35,9 @@ static int file_of(const uint8_t *data, size_t size)
 static int packed(const uint8_t *data, size_t size)
 {
 	static uint8_t out[1 << 20];
-	z_stream z = {.next_in = (uint8_t *)data, .avail_in = (unsigned)size, .next_out = out,
+	z_stream z = {.next_in = (uint8_t *)data,
+		      .avail_in = (unsigned)size,
+		      .next_out = out,
 		      .avail_out = sizeof(out)};
 
 	assert(deflateInit2(&z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK);
@@ -55,7 +57,8 @@ static void directly(const struct arm64_linux_config *cfg, uint64_t initrd_size)
 
 	assert(mem_new(&m) == 0);
 	assert(mem_region_add(m, "ram", BASE, ROOM, MEM_RAM, 0, &r, NULL) == 0);
-	assert(mem_region_add(m, "behind", BASE + ROOM, sizeof(behind), MEM_RAM, 0, &r, NULL) == 0);
+	assert(mem_region_add(m, "behind", BASE + ROOM, sizeof(behind), MEM_RAM, 0, &r, NULL) ==
+	       0);
 	ret = arm64_linux_load(m, cfg, &e, &err);
 	if (ret == 0) {
 		assert(e.entry >= BASE && e.entry - BASE < 2 * MiB);

@@ -49,8 +49,8 @@ static struct machine *machine_new(void)
 	uart.line = fake_irq_line(&m->fv->irq, UART_PIN);
 	rtc.line = fake_irq_line(&m->fv->irq, RTC_PIN);
 	if (pl011_new(&m->fv->vm, &uart, NULL) || pl031_new(&m->fv->vm, &rtc, NULL) ||
-	    pl061_new(&m->fv->vm, PLAT_GPIO_BASE, fake_irq_line(&m->fv->irq, GPIO_PIN), &m->gpio,
-		      NULL)) {
+	    pl061_new(&m->fv->vm, PLAT_GPIO_BASE, fake_irq_line(&m->fv->irq, GPIO_PIN),
+		      &m->gpio, NULL)) {
 		abort();
 	}
 	return m;
@@ -102,7 +102,8 @@ static void final_check(struct machine *m)
 	wr(m, PLAT_UART_BASE, PL011_DR, '!');
 	fake_vm_settle(m->fv);
 	assert(m->chr.sent_len == sent + 1 && m->chr.sent[sent] == '!');
-	for (unsigned i = 0; i < 2048 && !(rd(m, PLAT_UART_BASE, PL011_FR) & PL011_FR_RXFE); i++) {
+	for (unsigned i = 0; i < 2048 && !(rd(m, PLAT_UART_BASE, PL011_FR) & PL011_FR_RXFE);
+	     i++) {
 		rd(m, PLAT_UART_BASE, PL011_DR);
 		fake_vm_settle(m->fv);
 	}
@@ -139,8 +140,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		uint32_t v = data[2] | (uint32_t)data[3] << 8 | (uint32_t)data[4] << 16 |
 			     (uint32_t)data[5] << 24;
 		/* mostly registers, some of what is between them; wide and straddling ones, too */
-		uint64_t at = cells[data[1] % 3] +
-			      (data[1] & 0x80 ? v % PRIMECELL_SIZE : (data[1] >> 2 & 0x1f) * 4u);
+		uint64_t at =
+			cells[data[1] % 3] +
+			(data[1] & 0x80 ? v % PRIMECELL_SIZE : (data[1] >> 2 & 0x1f) * 4u);
 		unsigned len = 1u << (data[0] >> 6);
 
 		at += data[1] % 3 == 2 && data[1] & 0x40 ? PL061_DIR : 0;

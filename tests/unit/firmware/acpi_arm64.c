@@ -32,9 +32,15 @@ static struct acpi_facts facts_of(unsigned n)
 		};
 	}
 	return (struct acpi_facts){
-		.cpu = cpus, .ncpus = n, .cores = n, .threads = 1, .uart = true,
-		.mem64_base = PLAT_MMIO64_BASE, .mem64_end = PLAT_MMIO64_END,
-		.ecam_base = ECAM_BASE, .redist_base = {PLAT_GICR_BASE, GICR2_BASE},
+		.cpu = cpus,
+		.ncpus = n,
+		.cores = n,
+		.threads = 1,
+		.uart = true,
+		.mem64_base = PLAT_MMIO64_BASE,
+		.mem64_end = PLAT_MMIO64_END,
+		.ecam_base = ECAM_BASE,
+		.redist_base = {PLAT_GICR_BASE, GICR2_BASE},
 		.redist_cpus = {n > 123 ? 123 : n, n > 123 ? n - 123 : 0},
 	};
 }

@@ -31,7 +31,9 @@ static struct acpi_facts facts(unsigned n, unsigned bits)
 
 	for (unsigned i = 0; i < n; i++) {
 		cpus[i] = (struct acpi_cpu){
-			.mpidr = (i & 15) | (uint64_t)(i / 16) << 8, .node = i & 1, .pmu = true,
+			.mpidr = (i & 15) | (uint64_t)(i / 16) << 8,
+			.node = i & 1,
+			.pmu = true,
 		};
 	}
 	return (struct acpi_facts){
