@@ -27,5 +27,9 @@
 #define PL061_AFSEL    0x420
 
 #define PRIMECELL_ID 0xfe0 /* eight words up to the end of the page */
+/* What the first four of them say. */
+#define PL011_PERIPH_ID 0x00341011 /* revision r1p5 */
+#define PL031_PERIPH_ID 0x00041031
+#define PL061_PERIPH_ID 0x00041061
 
 #endif
