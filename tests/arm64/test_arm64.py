@@ -1,35 +1,20 @@
-"""The AArch64 machine in the Arm lab: tiny guests, direct boot of Debian's kernel, firmware, state.
-
-Few boots that check much each: `scripts/check arm64-lab` has 12 minutes.
-"""
+"""The AArch64 machine in the Arm lab: tiny guests, direct boot of Debian's kernel. Few boots that check much
+each: `scripts/check arm-lab` has 8 minutes on a machine of its own."""
 import os
 import re
 import subprocess
-import sys
 import time
 
 import pytest
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(os.path.dirname(HERE))
-sys.path.insert(0, os.path.join(ROOT, "tests", "system"))
-import acpi		# noqa: E402
-import kernel_log	# noqa: E402
-import net		# noqa: E402
-import test_hostile as hostile	# noqa: E402
-import vm as v		# noqa: E402
-from vm import NEMU	# noqa: E402
+from arm import LIMIT, image
+import kernel_log
+import net
+import test_hostile as hostile
+import vm as v
+from vm import NEMU
 
-TOOL = os.path.join(v.BUILD, "tests", "system", "state_tool")
 GUESTS = os.path.join(v.BUILD, "tests", "guest", "arm64")
-LIMIT = 300
-
-if not os.uname().machine == "aarch64":
-	pytest.skip("runs on an Arm host: tests/lab/run --arch aarch64", allow_module_level=True)
-
-
-def image(name):
-	return os.path.join(v.IMAGES, name)
 
 
 def tiny(guest, *options):
@@ -41,11 +26,6 @@ def tiny(guest, *options):
 	errors = done.stderr.decode(errors="replace")
 	assert done.returncode == 0, errors[-3000:]
 	return done.stdout.decode(errors="replace"), errors
-
-
-def direct_args(script, cpus, kernel):
-	return ["-machine", "virt", "-cpu", "host", "-smp", cpus, "-m", "512M", "-kernel", image(kernel),
-		"-initrd", v.INITRD, "-append", f"console={v.CONSOLE} quiet {v.script_option(script)}"]
 
 
 # --- tiny guests ---
@@ -205,99 +185,3 @@ def test_stop_and_reset():
 		vm.serial.expect("READY", LIMIT)
 		vm.qmp.cmd("quit")
 		assert vm.wait() == 0
-
-
-# --- state ---
-
-def test_state(tmp_path):
-	"""Saved, ended, loaded in another process, continued: the clock did not see the time away, the
-	disk, message interrupts and both processors go on."""
-	disk = tmp_path / "disk.img"
-	disk.write_bytes(os.urandom(4 << 20))
-	script = ("i=0; while [ $i -lt 12 ]; do i=$((i + 1)); "
-		  "dd if=/dev/vda of=/dev/null bs=64k count=16 iflag=direct 2>/dev/null || echo BROKEN; "
-		  "taskset -c $((i % 2)) true; echo STEP=$i UP=$(cut -d' ' -f1 /proc/uptime); done; "
-		  f"{kernel_log.SHOW}")
-	state, serial = tmp_path / "state", [tmp_path / "serial1", tmp_path / "serial2"]
-
-	def tool(n, *what):
-		args = [str(a) for a in direct_args(script, 2, "vmlinuz")]
-		return subprocess.run([TOOL, *what, "--", "-nodefaults", "-display", "none", *args, "-serial",
-				       f"file:{serial[n]}", "-drive", f"if=virtio,format=raw,file={disk}",
-				       "-device", "virtio-rng-pci"],
-				      stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT)
-	done = tool(0, "save", str(state), "at", "STEP=4", str(serial[0]))
-	assert done.returncode == 0, done.stderr
-	subprocess.run(["sleep", "20"])
-	done = tool(1, "load", str(state))
-	assert done.returncode == 0, done.stderr
-	text = serial[0].read_text() + serial[1].read_text()
-	assert "BROKEN" not in text and "NEMU-TEST-EXIT=0" in text, text[-3000:]
-	steps = [(int(i), float(up)) for i, up in re.findall(r"STEP=(\d+) UP=([\d.]+)", text)]
-	assert [i for i, _ in steps] == list(range(1, 13)), text[-3000:]
-	gaps = [b - a for (_, a), (_, b) in zip(steps, steps[1:])]
-	assert min(gaps) >= 0 and max(gaps) < 15, gaps
-	kernel_log.check(re.search(r"STEP=12 .*?\n(.*)NEMU-TEST-EXIT", serial[1].read_text(), re.S).group(1))
-	# a state that does not fit is refused with one sentence
-	data = bytearray(state.read_bytes())
-	state.write_bytes(data[:len(data) // 2])
-	done = tool(1, "load", str(state))
-	assert done.returncode == 1 and len(re.findall("^state_tool: ", done.stderr, re.M)) == 1, done.stderr
-
-
-# --- firmware ---
-
-def test_uefi(tmp_path):
-	"""AAVMF boots Debian from a GPT disk behind a port, with memory in two nodes: login, tables, SMBIOS,
-	clean log; a variable outlives a reboot and is in the file; the power button is the GED's."""
-	var_file = tmp_path / "vars.fd"
-	subprocess.run(["cp", "--sparse=always", image("AAVMF_VARS.fd"), var_file], check=True)
-	name = "/sys/firmware/efi/efivars/NemuTest-6e656d75-0000-4000-8000-000000000001"
-	disk = "/dev/disk/lab/debian-aarch64.img"
-	with v.Vm("-machine", "virt,hmat=on", "-m", "512M", "-smp", "2", "-name", "arm-uefi", "-object",
-		  "memory-backend-ram,id=m0,size=256M", "-object", "memory-backend-ram,id=m1,size=256M", "-numa",
-		  "node,memdev=m0,cpus=0", "-numa", "node,memdev=m1,cpus=1", "-numa", "dist,src=0,dst=1,val=21",
-		  *(f"{o}" for t in (0, 1) for o in ("-numa", f"hmat-lb,initiator={t},target={t},hierarchy=memory,"
-						     "data-type=access-latency,latency=10")), "-drive",
-		  f"if=pflash,unit=0,format=raw,readonly=on,file={image('AAVMF_CODE.fd')}", "-drive",
-		  f"if=pflash,unit=1,format=raw,file={var_file}", "-drive", f"if=none,id=d,format=raw,file={disk}",
-		  "-device", "pcie-root-port,id=rp0", "-device", "virtio-blk-pci,drive=d,bus=rp0,bootindex=1") as vm:
-		vm.login(LIMIT * 2)
-		status, text = vm.run(kernel_log.SHOW)
-		kernel_log.check(text)
-		status, text = vm.run("cat /sys/class/dmi/id/chassis_asset_tag /sys/class/dmi/id/sys_vendor; nproc")
-		assert text.split()[:3] == ["arm-uefi", "NEMU", "2"], text
-		status, text = vm.run("cd /sys/devices/system/node; cat online node0/distance node1/cpulist")
-		assert text.splitlines()[:3] == ["0-1", "10 21", "1"], text
-		status, text = vm.run(acpi.DUMP, LIMIT)
-		tables = acpi.parse(text, tmp_path)
-		assert {"APIC", "DSDT", "FACP", "GTDT", "MCFG", "SPCR", "DBG2", "IORT", "PPTT",
-			"SRAT", "SLIT", "HMAT", "SSDT"} <= set(tables), tables
-		acpi.check(tables, tmp_path)
-		status, text = vm.run("mount | grep -q efivarfs || mount -t efivarfs efivarfs "
-				      f"/sys/firmware/efi/efivars; printf '\\007\\000\\000\\000persistent' > {name}")
-		assert status == 0, text
-		vm.serial.send("systemctl reboot\n")
-		assert vm.qmp.event("RESET", LIMIT)["data"]["guest"]
-		vm.login(LIMIT * 2)
-		status, text = vm.run("mount | grep -q efivarfs || mount -t efivarfs efivarfs "
-				      f"/sys/firmware/efi/efivars; cat {name}")
-		assert "persistent" in text, text
-		vm.serial.send("ged() { awk '/ACPI:Ged/ {print $2 + $3}' /proc/interrupts; }; n=$(ged); echo BUTTON; "
-			       "while [ $(ged) = $n ]; do sleep 0.2; done; echo PRESSED; systemctl poweroff\n")
-		vm.serial.expect("BUTTON", LIMIT)
-		vm.qmp.cmd("system_powerdown")
-		vm.serial.expect("PRESSED", LIMIT)
-		assert vm.qmp.event("SHUTDOWN", LIMIT)["data"] == {"guest": True, "reason": "guest-shutdown"}
-		assert vm.wait(LIMIT) == 0
-		assert vm.errors() == ""
-	assert b"persistent" in var_file.read_bytes()
-
-
-def test_kernel_through_firmware():
-	"""QEMU_EFI.fd without variables starts -kernel, here packed."""
-	with v.Vm(*direct_args("uname -m; [ -d /sys/firmware/efi ] && echo EFI", 1, "vmlinuz.gz"),
-		  "-bios", image("QEMU_EFI.fd")) as vm:
-		vm.serial.expect(r"aarch64\s+EFI", LIMIT * 2)
-		assert vm.serial.expect(r"NEMU-TEST-EXIT=(\d+)", LIMIT).group(1) == "0"
-		assert vm.wait(LIMIT) == 0
