@@ -89,7 +89,8 @@ static void test_srat(void **state)
 	f.numa = &numa;
 	assert_int_equal(acpi_build(&t, &f, NULL), 0);
 	p = find(&t, "SRAT", &len);
-	assert_int_equal(len, sizeof(struct acpi_header) + 12 + 3 * sizeof(struct acpi_srat_gicc) + sizeof(m));
+	assert_int_equal(len, sizeof(struct acpi_header) + 12 +
+				      3 * sizeof(struct acpi_srat_gicc) + sizeof(m));
 	memcpy(m, p + len - sizeof(m), sizeof(m));
 	assert_int_equal(le64_get(m[1].base), ram[1].base);
 	assert_int_equal(le32_get(m[1].domain), 1);
@@ -236,11 +237,9 @@ static void test_iasl(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_there),
-		cmocka_unit_test(test_srat), cmocka_unit_test(test_madt),
-		cmocka_unit_test(test_fadt_and_pptt),
-		cmocka_unit_test(test_dsdt_addresses),
-		cmocka_unit_test(test_iasl),
+		cmocka_unit_test(test_all_there),      cmocka_unit_test(test_srat),
+		cmocka_unit_test(test_madt),	       cmocka_unit_test(test_fadt_and_pptt),
+		cmocka_unit_test(test_dsdt_addresses), cmocka_unit_test(test_iasl),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
