@@ -7,7 +7,7 @@
 #                            with ARCH=aarch64 an Arm guest on an emulated Arm host
 #   make check               every test, about half an hour on two cores; STAGES='unit lab' for some
 #   make soak                the same and what takes longer
-#   make bench               NEMU beside QEMU, printed as ratios
+#   make bench               NEMU beside QEMU, printed as ratios; ARCH=aarch64 for those on Arm
 #   make fuzz TARGET=… TIME=SECONDS
 #   make fuzz-coverage       what the corpora reach of the files that the targets are for
 #   make asan | tsan         build-asan/nemu, build-tsan/nemu
@@ -46,9 +46,8 @@ soak:
 	@scripts/check --soak $(STAGES)
 
 bench: all
-	@scripts/deps lab image bench
-	@tests/bench/img
-	@tests/bench/run
+	@scripts/deps lab image bench $(if $(CROSS),arm64)
+	@$(if $(CROSS),scripts/arm64-root lab && scripts/mkimage-arm64 && tests/bench/arm64.py,tests/bench/img && tests/bench/run)
 
 fuzz:
 	@scripts/deps build

@@ -68,4 +68,9 @@
 #define PL061_IC       0x41c
 #define PL061_AFSEL    0x420
 
+/* What the first four words of PRIMECELL_ID say. */
+#define PL011_PERIPH_ID 0x00341011 /* revision r1p5 */
+#define PL031_PERIPH_ID 0x00041031
+#define PL061_PERIPH_ID 0x00041061
+
 #endif

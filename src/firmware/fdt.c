@@ -18,6 +18,7 @@
 #include "base/wire.h"
 #include "spec/fw_cfg.h"
 #include "spec/platform_arm64.h"
+#include "spec/primecell.h"
 
 enum {
 	PHANDLE_GIC = 1,
@@ -261,8 +262,10 @@ static void gic(struct tree *t, const struct acpi_facts *f)
 
 /* --- devices --- */
 
-static void primecell_clocks(struct tree *t, bool uart)
+/* With its id in the tree a kernel need not read it, a byte at a time. */
+static void primecell(struct tree *t, uint32_t id, bool uart)
 {
+	CELLS(t, "arm,primecell-periphid", id);
 	if (uart) {
 		CELLS(t, "clocks", PHANDLE_CLOCK, PHANDLE_CLOCK);
 		texts(t, "clock-names", "uartclk\0apb_pclk");
@@ -287,7 +290,7 @@ static void primecells(struct tree *t, const struct acpi_facts *f)
 		texts(t, "compatible", "arm,pl011\0arm,primecell");
 		CELLS(t, "reg", HI_LO(PLAT_UART_BASE), HI_LO(PLAT_DEVICE_SIZE));
 		interrupt(t, SPI, PLAT_SPI_UART, LEVEL_HIGH);
-		primecell_clocks(t, true);
+		primecell(t, PL011_PERIPH_ID, true);
 		end(t);
 	}
 
@@ -295,14 +298,14 @@ static void primecells(struct tree *t, const struct acpi_facts *f)
 	texts(t, "compatible", "arm,pl031\0arm,primecell");
 	CELLS(t, "reg", HI_LO(PLAT_RTC_BASE), HI_LO(PLAT_DEVICE_SIZE));
 	interrupt(t, SPI, PLAT_SPI_RTC, LEVEL_HIGH);
-	primecell_clocks(t, false);
+	primecell(t, PL031_PERIPH_ID, false);
 	end(t);
 
 	begin(t, "pl061@%" PRIx64, PLAT_GPIO_BASE);
 	texts(t, "compatible", "arm,pl061\0arm,primecell");
 	CELLS(t, "reg", HI_LO(PLAT_GPIO_BASE), HI_LO(PLAT_DEVICE_SIZE));
 	interrupt(t, SPI, PLAT_SPI_GPIO, LEVEL_HIGH);
-	primecell_clocks(t, false);
+	primecell(t, PL061_PERIPH_ID, false);
 	flag(t, "gpio-controller");
 	CELLS(t, "#gpio-cells", 2);
 	CELLS(t, "phandle", PHANDLE_GPIO);

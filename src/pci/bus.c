@@ -106,7 +106,8 @@ static int bus_place(const struct pci_bus *b, const struct pci_func *f, int devf
 	const struct pci_func *first, *other;
 
 	if (devfn < 0) {
-		for (slot = 0; slot < b->slots; slot++) {
+		/* Slot 0 of the root bus is the host bridge's, on machines without one as well. */
+		for (slot = b->bridge ? 0 : 1; slot < b->slots; slot++) {
 			if (!slot_any(b, slot)) {
 				return (int)PCI_DEVFN(slot, 0);
 			}

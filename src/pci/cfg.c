@@ -6,6 +6,9 @@
  * the control loop. A bit is one of: writable (wmask), cleared by writing 1 (w1c), or read-only
  * to the guest (neither); the host's pci_set*() change any.
  *
+ * A function without the PCI Express capability is a conventional one, whose configuration space
+ * ends at 256 bytes: beyond, nothing answers.
+ *
  * PCI Express 5.0, 7.5.1. Untrusted: offsets are checked by pci_cfg_read() and pci_cfg_write(),
  * values go through the masks.
  */
@@ -300,15 +303,23 @@ void pci_func_cfg_write(struct pci_func *f, unsigned off, unsigned len, uint32_t
 
 /* --- the host side --- */
 
-static bool access_ok(unsigned off, unsigned len)
+/* The function that an access reaches, or NULL. */
+static struct pci_func *target(struct pci_bus *root, uint8_t bus, uint8_t devfn, unsigned off,
+			       unsigned len)
 {
-	return (len == 1 || len == 2 || len == 4) && off < PCI_CFG_SIZE && off % len == 0;
+	struct pci_func *f;
+
+	if ((len != 1 && len != 2 && len != 4) || off >= PCI_CFG_SIZE || off % len) {
+		return NULL;
+	}
+	f = pci_find(root, bus, devfn);
+	return f && (off < PCI_EXT_CAP_FIRST || f->exp_cap) ? f : NULL;
 }
 
 uint32_t pci_cfg_read(struct pci_bus *root, uint8_t bus, uint8_t devfn, unsigned off,
 		      unsigned len)
 {
-	struct pci_func *f = access_ok(off, len) ? pci_find(root, bus, devfn) : NULL;
+	struct pci_func *f = target(root, bus, devfn, off, len);
 
 	if (!f) {
 		return len >= 4 ? UINT32_MAX : (1u << (8 * len)) - 1;
@@ -325,7 +336,7 @@ uint32_t pci_cfg_read(struct pci_bus *root, uint8_t bus, uint8_t devfn, unsigned
 void pci_cfg_write(struct pci_bus *root, uint8_t bus, uint8_t devfn, unsigned off, unsigned len,
 		   uint32_t value)
 {
-	struct pci_func *f = access_ok(off, len) ? pci_find(root, bus, devfn) : NULL;
+	struct pci_func *f = target(root, bus, devfn, off, len);
 
 	if (f) {
 		pci_func_cfg_write(f, off, len, value);

@@ -14,7 +14,8 @@
  * ISA bridge, so that firmware looks for a UART at 0x3F8, and an id that no Linux driver binds
  * to.
  *
- * A machine without I/O ports (Arm) has ECAM and a generic 00:00.0 only.
+ * A machine without I/O ports (Arm) has ECAM only: firmware and kernels know the bridge from the
+ * device tree and the tables, and a function in slot 0 would tell them nothing.
  *
  * PCI Express 5.0, 7.2.2; PCI 3.0, 3.2.2.3.2. Untrusted: every offset and value.
  */
@@ -35,10 +36,6 @@
 #define SUB_VENDOR  0x1af4
 #define SUB_DEVICE  0x1100
 
-/* 00:00.0 of a machine without ports: Red Hat's id of a generic PCI Express host bridge. */
-#define GENERIC_VENDOR 0x1b36
-#define GENERIC_DEVICE 0x0008
-
 /* Red Hat's vendor id, which virtual devices use; the device id stands for nothing else. */
 #define LPC_VENDOR    0x1b36
 #define LPC_DEVICE    0x0f1f
@@ -58,7 +55,7 @@ struct pci_host {
 	struct vm *vm;
 	struct pci_bus root;
 	bool io;
-	struct pci_func bridge, lpc; /* lpc only with io */
+	struct pci_func bridge, lpc; /* only with io */
 	struct bus_region ecam, address, data;
 	_Atomic uint32_t latch;
 	_Atomic uint8_t reset_value;
@@ -186,8 +183,8 @@ static void host_reset(struct device *d)
 
 	atomic_store_explicit(&h->latch, 0, memory_order_relaxed);
 	atomic_store_explicit(&h->reset_value, 0, memory_order_relaxed);
-	pci_func_reset(&h->bridge);
 	if (h->io) {
+		pci_func_reset(&h->bridge);
 		pci_func_reset(&h->lpc);
 	}
 }
@@ -220,8 +217,8 @@ static int host_save(struct device *d, void *state, struct err *err)
 
 	st->latch = atomic_load_explicit(&h->latch, memory_order_relaxed);
 	st->reset_value = atomic_load_explicit(&h->reset_value, memory_order_relaxed);
-	pci_func_save(&h->bridge, &st->bridge);
 	if (h->io) {
+		pci_func_save(&h->bridge, &st->bridge);
 		pci_func_save(&h->lpc, &st->lpc);
 	}
 	return 0;
@@ -231,11 +228,11 @@ static int host_load(struct device *d, const void *state, struct err *err)
 {
 	struct pci_host *h = of_dev(d);
 	const struct host_state *st = state;
-	int rc;
+	int rc = 0;
 
-	rc = pci_func_load(&h->bridge, &st->bridge, err);
-	if (rc == 0 && h->io) {
-		rc = pci_func_load(&h->lpc, &st->lpc, err);
+	if (h->io) {
+		rc = pci_func_load(&h->bridge, &st->bridge, err);
+		rc = rc < 0 ? rc : pci_func_load(&h->lpc, &st->lpc, err);
 	}
 	if (rc < 0) {
 		return rc;
@@ -328,11 +325,6 @@ static int host_funcs_add(struct pci_host *h, uint16_t pm_base, struct err *err)
 	int rc;
 
 	rc = pci_func_add(&h->bridge, &h->root, PCI_DEVFN(0, 0), "pci-host", NULL, err);
-	if (rc == 0 && !h->io) {
-		pci_set_ids(&h->bridge, GENERIC_VENDOR, GENERIC_DEVICE, HOST_CLASS, 0,
-			    SUB_VENDOR, SUB_DEVICE);
-		return 0;
-	}
 	if (rc == 0) {
 		rc = pci_func_add(&h->lpc, &h->root, LPC_DEVFN, "pci-lpc", NULL, err);
 	}
@@ -362,7 +354,7 @@ int pci_host_new(struct vm *vm, uint64_t ecam_base, bool io, uint16_t pm_base,
 	h->io = io;
 	pci_bus_init(&h->root, vm, "pcie.0", NULL, 32);
 	rc = host_regions_add(h, ecam_base, err);
-	if (rc == 0) {
+	if (rc == 0 && io) {
 		rc = host_funcs_add(h, pm_base, err);
 	}
 	if (rc == 0) {

@@ -1,6 +1,6 @@
 /*
- * The host bridge: ECAM, CF8/CFC, 00:00.0 (device id 0x29C0, what makes stock OVMF use ECAM)
- * and 00:1f.0 (PMBASE 0x40 and ACPI_CNTL 0x44 only; class 0601 so that firmware finds the
+ * The host bridge: ECAM, and on x86 CF8/CFC, 00:00.0 (device id 0x29C0, what makes stock OVMF use
+ * ECAM) and 00:1f.0 (PMBASE 0x40 and ACPI_CNTL 0x44 only; class 0601 so that firmware finds the
  * UART). Also pcie-root-port.
  */
 #ifndef PCI_HOST_H
@@ -13,10 +13,10 @@
 #define PCI_ECAM_SIZE (256 * MiB)
 
 struct pci_host;
-/* Adds the regions to vm->bus: ECAM at ecam_base, CF8/CFC when io is true (x86; one-byte
- * accesses to 0xCF9 are the reset register, which asks vm->power for POWER_RESET), the two
- * functions; registers the device "pci-host" in vm->devices, which destroys it. pm_base goes to
- * 00:1f.0 register 0x40. Without io 00:00.0 is a generic bridge and there is no 00:1f.0. ECAM is PCI_ECAM_SIZE bytes, buses 0 to 255. */
+/* Adds the regions to vm->bus: ECAM at ecam_base, PCI_ECAM_SIZE bytes for buses 0 to 255; when io
+ * is true (x86) CF8/CFC (one-byte accesses to 0xCF9 are the reset register, which asks vm->power
+ * for POWER_RESET) and the two functions. Registers the device "pci-host" in vm->devices, which
+ * destroys it. pm_base goes to 00:1f.0 register 0x40. */
 int pci_host_new(struct vm *vm, uint64_t ecam_base, bool io, uint16_t pm_base,
 		 struct pci_host **out, struct err *err);
 struct pci_bus *pci_host_bus(struct pci_host *h); /* the root bus, "pcie.0" */

@@ -10,6 +10,8 @@
 #include <cmocka.h>
 
 #include "echo.h"
+#include "pci/host.h"
+#include "spec/pci.h"
 
 #define F(bit)	(UINT64_C(1) << (bit))
 #define ALL	(F(VIRTIO_F_INDIRECT_DESC) | F(VIRTIO_F_EVENT_IDX) | F(VIRTIO_F_RING_RESET))
@@ -444,6 +446,33 @@ static void test_enabled_is_fixed(void **state)
 	(void)state;
 }
 
+/* A conventional function on the root bus, a PCI Express endpoint behind a port. */
+static void test_capabilities(void **state)
+{
+	const struct pcie_root_port_config port = {.id = "rp0", .devfn = PCI_DEVFN(5, 0)};
+	struct virtio_pci_config cfg = {.id = "behind", .devfn = -1};
+	const struct pci_func *on_root, *behind;
+	struct echo_rig f;
+	struct vm *vm;
+
+	echo_rig_init(&f);
+	vm = &f.r.fv->vm;
+	on_root = f.r.root.func[PCI_DEVFN(3, 0)];
+	assert_int_equal(on_root->exp_cap, 0);
+	assert_int_equal(on_root->pm_cap, 0);
+	assert_int_equal(pcie_root_port_new(vm, &f.r.root, &port, &cfg.bus, NULL), 0);
+	assert_int_equal(virtio_pci_new(vm, &echo_new(vm, "behind", vm->loop)->vd, &cfg,
+					&(struct device *){0}, NULL),
+			 0);
+	behind = cfg.bus->func[0];
+	assert_int_equal(pci_get16(behind, behind->exp_cap + PCI_EXP_FLAGS),
+			 PCI_EXP_FLAGS_VERSION_2 | PCI_EXP_TYPE_ENDPOINT
+							   << PCI_EXP_FLAGS_TYPE_SHIFT);
+	assert_true(behind->pm_cap);
+	echo_rig_fini(&f);
+	(void)state;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -452,6 +481,7 @@ int main(void)
 		cmocka_unit_test(test_registers),
 		cmocka_unit_test(test_config_space),
 		cmocka_unit_test(test_pci_cfg_window),
+		cmocka_unit_test(test_capabilities),
 		cmocka_unit_test(test_echo_plain),
 		cmocka_unit_test(test_echo_indirect_event_idx),
 		cmocka_unit_test(test_wrap),

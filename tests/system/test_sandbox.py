@@ -15,7 +15,7 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from vm import INITRD, KERNEL, NEMU, ROOT, Qmp  # noqa: E402
+from vm import CONSOLE, INITRD, KERNEL, NEMU, ROOT, Qmp  # noqa: E402
 
 HOOKS = os.path.join(ROOT, "build-hooks", "nemu")
 # at least these, by the part of the name that says what is attempted
@@ -171,7 +171,7 @@ def test_a_guest_calls_only_what_is_listed(tmp_path):
 	text = base64.b64encode(script.encode()).decode()
 	argv = [sys.executable, os.path.join(ROOT, "tools", "check-syscalls"), "--", NEMU, "-nodefaults",
 		"-display", "none", "-no-reboot", "-smp", "2", "-m", "256M", "-kernel", KERNEL, "-initrd", INITRD,
-		"-append", f"console=ttyS0 quiet nemu.run={text}", "-object", "iothread,id=io0",
+		"-append", f"console={CONSOLE} quiet nemu.run={text}", "-object", "iothread,id=io0",
 		"-drive", f"if=none,id=d0,format=raw,discard=unmap,file={disk}",
 		"-device", "virtio-blk-pci,drive=d0,iothread=io0",
 		"-netdev", "tap,id=n0,ifname=nemutest2,script=no,downscript=no",

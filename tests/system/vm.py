@@ -15,8 +15,11 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-NEMU = os.environ.get("NEMU", os.path.join(ROOT, "build", "nemu"))
-IMAGES = os.path.join(ROOT, "build", "images")
+ARM = os.uname().machine == "aarch64"
+BUILD = os.path.join(ROOT, "build-aarch64" if ARM else "build")
+NEMU = os.environ.get("NEMU", os.path.join(BUILD, "nemu"))
+IMAGES = os.path.join(ROOT, "build-aarch64-deps" if ARM else "build", "images")
+CONSOLE = "ttyAMA0" if ARM else "ttyS0"
 KERNEL = os.path.join(IMAGES, "vmlinuz")
 VMLINUX = os.path.join(IMAGES, "vmlinux.elf")
 INITRD = os.path.join(IMAGES, "initrd-test.img")
@@ -269,7 +272,7 @@ def script_option(script):
 def direct(script, *args, cpus=1, mem="512M", append="", kernel=KERNEL, initrd=INITRD,
 	   **more):
 	"""Direct boot of the test initramfs that runs a shell script and powers off."""
-	line = f"console=ttyS0 quiet {append} {script_option(script)}"
+	line = f"console={CONSOLE} quiet {append} {script_option(script)}"
 	return Vm("-machine", "virt", "-smp", cpus, "-m", mem, "-kernel", kernel, "-initrd", initrd,
 		  "-append", line, *args, **more)
 

@@ -212,6 +212,9 @@ SOURCE = """#include <stdio.h>
 #ifdef RWX
 __attribute__((section(".both,\\"awx\\",@progbits#"))) int both = 1;
 #endif
+#ifdef BIG
+const char big[1 << 20] = "a";
+#endif
 int main(int argc, char **argv)
 {
 	char b[16];
@@ -233,6 +236,7 @@ GOOD = ["-O2", "-pie", "-fPIE", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong
 	(["-Wl,-rpath,/tmp"], ["no library search path of its own"]),
 	(["-fno-stack-protector"], ["stack protector"]),
 	(["-U_FORTIFY_SOURCE"], ["fortified calls"]),
+	(["-DBIG"], ["at most 1 MiB when stripped"]),
 ])
 def test_hardening(check, tmp_path, flags, missing):
 	if not shutil.which("gcc"):
@@ -242,15 +246,15 @@ def test_hardening(check, tmp_path, flags, missing):
 	subprocess.run(["gcc", *GOOD, *flags, "-o", tmp_path / "build" / "nemu", tmp_path / "x.c"],
 		       check=True, capture_output=True)
 	result = check.Result()
-	check.stage_hardening(result, None)
+	check.stage_hardening("build", "strip")(result, None)
 	names = [name.split(": ")[1] for name, _ in result.failures]
 	assert names == missing
-	assert result.passed == 9 - len(missing)
+	assert result.passed == 10 - len(missing)
 
 
 def test_hardening_without_a_binary(check):
 	result = check.Result()
-	check.stage_hardening(result, None)
+	check.stage_hardening("build", "strip")(result, None)
 	assert len(result.failures) == 1 and not result.passed
 
 

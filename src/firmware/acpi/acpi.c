@@ -187,6 +187,11 @@ void acpi_srat_cpu(struct aml *a, unsigned uid, const struct acpi_cpu *cpu)
 	}
 }
 
+void acpi_srat_firmware(struct aml *a)
+{
+	(void)a; /* firmware has no memory in the guest's map but RAM */
+}
+
 /* --- all of them --- */
 
 acpi_row *const acpi_rows[] = {

@@ -246,6 +246,13 @@ void acpi_srat_cpu(struct aml *a, unsigned uid, const struct acpi_cpu *cpu)
 	aml_bytes(a, &e, sizeof(e));
 }
 
+/* AAVMF's map of memory has the flash as write-back, so Linux takes it for memory; and memory that is
+ * in no node makes it forget all nodes. */
+void acpi_srat_firmware(struct aml *a)
+{
+	acpi_srat_memory(a, PLAT_FLASH_BASE, 2 * PLAT_FLASH_BANK, 0);
+}
+
 acpi_row *const acpi_rows[] = {
 	build_dsdt,	 build_fadt,	  build_ssdt,	   build_madt,	    build_gtdt,
 	acpi_build_mcfg, build_spcr,	  build_dbg2,	   build_iort,	    build_pptt,

@@ -34,6 +34,9 @@ acpi_row acpi_build_mcfg, acpi_build_srat, acpi_build_slit, acpi_build_hmat, acp
 
 /* acpi.c, acpi_arm64.c: a processor's entry in the SRAT */
 void acpi_srat_cpu(struct aml *a, unsigned uid, const struct acpi_cpu *cpu);
+/* The same: what has to be in the SRAT beside RAM. */
+void acpi_srat_firmware(struct aml *a);
+void acpi_srat_memory(struct aml *a, uint64_t base, uint64_t size, uint32_t node);
 /* numa.c; f->numa is there, and for the SLIT its distances, for the HMAT its flag */
 void acpi_srat_body(struct aml *a, const struct acpi_facts *f);
 void acpi_slit_body(struct aml *a, const struct acpi_facts *f);

@@ -10,6 +10,20 @@
 #include "firmware/acpi/acpi_int.h"
 #include "spec/acpi.h"
 
+void acpi_srat_memory(struct aml *a, uint64_t base, uint64_t size, uint32_t node)
+{
+	struct acpi_srat_memory e = {
+		.type = ACPI_SRAT_MEMORY,
+		.length = sizeof(e),
+		.domain = le32_of(node),
+		.base = le64_of(base),
+		.size = le64_of(size),
+		.flags = le32_of(ACPI_SRAT_ENABLED),
+	};
+
+	aml_bytes(a, &e, sizeof(e));
+}
+
 void acpi_srat_body(struct aml *a, const struct acpi_facts *f)
 {
 	le32 one = le32_of(1);
@@ -21,17 +35,10 @@ void acpi_srat_body(struct aml *a, const struct acpi_facts *f)
 	}
 	for (unsigned i = 0; i < f->numa->nmem; i++) {
 		const struct acpi_numa_mem *m = &f->numa->mem[i];
-		struct acpi_srat_memory e = {
-			.type = ACPI_SRAT_MEMORY,
-			.length = sizeof(e),
-			.domain = le32_of(m->node),
-			.base = le64_of(m->base),
-			.size = le64_of(m->size),
-			.flags = le32_of(ACPI_SRAT_ENABLED),
-		};
 
-		aml_bytes(a, &e, sizeof(e));
+		acpi_srat_memory(a, m->base, m->size, m->node);
 	}
+	acpi_srat_firmware(a);
 }
 
 void acpi_slit_body(struct aml *a, const struct acpi_facts *f)

@@ -705,8 +705,13 @@ static void header_fill(struct virtio_pci *p)
 	pci_set_ids(f, VIRTIO_PCI_VENDOR_ID,
 		    (uint16_t)(VIRTIO_PCI_DEVICE_ID_BASE + ops->device_id), ops->pci_class, 1,
 		    VIRTIO_PCI_VENDOR_ID, 0x1100);
-	pci_express_cap_add(f, 0, 0);
-	pci_pm_cap_add(f);
+	/* On the root bus a conventional function: without a link there is nothing that Express and
+	 * power management would tell, but Linux reads 45 registers more on the way, 19 of them at
+	 * 0x100, where there are no extended capabilities. */
+	if (f->bus->bridge) {
+		pci_express_cap_add(f, 0, 0);
+		pci_pm_cap_add(f);
+	}
 	cap_add(p, VIRTIO_PCI_CAP_COMMON_CFG, len, OFF_COMMON,
 		sizeof(struct virtio_pci_common_cfg));
 	cap_add(p, VIRTIO_PCI_CAP_ISR_CFG, len, OFF_ISR, 1);

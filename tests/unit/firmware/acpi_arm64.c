@@ -83,6 +83,34 @@ static void test_all_there(void **state)
 	acpi_free(&t);
 }
 
+/* Processors, RAM, and the flash, which firmware calls memory. */
+static void test_srat(void **state)
+{
+	static const struct acpi_numa_mem ram[2] = {{PLAT_RAM_BASE, 1 << 28, 0},
+						    {PLAT_RAM_BASE + (1 << 28), 1 << 28, 1}};
+	struct acpi_numa numa = {.nodes = 2, .mem = ram, .nmem = 2};
+	struct acpi_facts f = facts_of(3);
+	struct acpi_srat_memory m[3];
+	struct acpi_tables t;
+	const uint8_t *p;
+	size_t len;
+
+	f.numa = &numa;
+	assert_int_equal(acpi_build(&t, &f, NULL), 0);
+	p = find(&t, "SRAT", &len);
+	assert_int_equal(len, sizeof(struct acpi_header) + 12 +
+				      3 * sizeof(struct acpi_srat_gicc) + sizeof(m));
+	memcpy(m, p + len - sizeof(m), sizeof(m));
+	assert_int_equal(le64_get(m[1].base), ram[1].base);
+	assert_int_equal(le32_get(m[1].domain), 1);
+	assert_int_equal(m[2].type, ACPI_SRAT_MEMORY);
+	assert_int_equal(le64_get(m[2].base), PLAT_FLASH_BASE);
+	assert_int_equal(le64_get(m[2].size), 2 * PLAT_FLASH_BANK);
+	assert_int_equal(le32_get(m[2].domain), 0);
+	assert_int_equal(le32_get(m[2].flags), ACPI_SRAT_ENABLED);
+	acpi_free(&t);
+}
+
 static void test_madt(void **state)
 {
 	struct acpi_facts f = facts_of(MAX_CPUS);
@@ -227,11 +255,9 @@ static void test_iasl(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_there),
-		cmocka_unit_test(test_madt),
-		cmocka_unit_test(test_fadt_and_pptt),
-		cmocka_unit_test(test_dsdt_addresses),
-		cmocka_unit_test(test_iasl),
+		cmocka_unit_test(test_all_there),      cmocka_unit_test(test_srat),
+		cmocka_unit_test(test_madt),	       cmocka_unit_test(test_fadt_and_pptt),
+		cmocka_unit_test(test_dsdt_addresses), cmocka_unit_test(test_iasl),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

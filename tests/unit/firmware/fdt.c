@@ -16,6 +16,7 @@
 #include "base/util.h"
 #include "firmware/fdt.h"
 #include "spec/platform_arm64.h"
+#include "spec/primecell.h"
 
 #define MAX_CPUS  200
 #define PCI_MEM64 0x03000000
@@ -96,6 +97,12 @@ static void test_values(void **state)
 	assert_int_equal(cell(fdt, "/pcie@4010000000", "msi-map", 1),
 			 cell(fdt, "/intc@8000000/msi-controller@8080000", "phandle", 0));
 	assert_int_equal(cell(fdt, "/timer", "interrupts", 7), PLAT_PPI_VTIMER - 16);
+	assert_int_equal(cell(fdt, "/pl011@9000000", "arm,primecell-periphid", 0),
+			 PL011_PERIPH_ID);
+	assert_int_equal(cell(fdt, "/pl031@9010000", "arm,primecell-periphid", 0),
+			 PL031_PERIPH_ID);
+	assert_int_equal(cell(fdt, "/pl061@9030000", "arm,primecell-periphid", 0),
+			 PL061_PERIPH_ID);
 	assert_int_equal(cell(fdt, "/gpio-keys/poweroff", "linux,code", 0), PLAT_KEY_POWER);
 	assert_true(there(fdt, "/pmu", NULL));
 	assert_false(there(fdt, "/chosen", "bootargs") || there(fdt, "/chosen", "kaslr-seed"));

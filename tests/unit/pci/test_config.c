@@ -283,6 +283,37 @@ static void test_capabilities(void **state)
 	assert_int_equal(f->toy->cfg_writes > 0, 1);
 }
 
+/* Without the PCI Express capability there are 256 bytes. */
+static void test_conventional(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(fake_cfg_read(f->fv, 0, 0xfc, 4), 0);
+	assert_int_equal(fake_cfg_read(f->fv, 0, 0x100, 4), 0xffffffff);
+	assert_int_equal(fake_cfg_read(f->fv, 0, 0xfff, 1), 0xff);
+	fake_cfg_write(f->fv, 0, 0x100, 0, 4);
+	assert_int_equal(fake_cfg_read(f->fv, 0, 0x100, 4), 0xffffffff);
+}
+
+/* A machine without ports has no function of its own, and slot 0 stays free. */
+static void test_host_without_ports(void **state)
+{
+	struct fake_vm *fv = fake_vm_new(NULL);
+	struct pci_func fn = {0};
+	struct pci_host *h;
+
+	(void)state;
+	assert_int_equal(pci_host_new(&fv->vm, FAKE_ECAM, false, 0, &h, NULL), 0);
+	for (unsigned bdf = 0; bdf < 256; bdf++) {
+		assert_int_equal(fake_cfg_read(fv, bdf, 0, 4), 0xffffffff);
+	}
+	assert_int_equal(fake_pio_read(fv, 0xcf8, 4), 0xffffffff);
+	assert_int_equal(pci_func_add(&fn, pci_host_bus(h), -1, "x", NULL, NULL), 0);
+	assert_int_equal(fn.devfn, PCI_DEVFN(1, 0));
+	pci_func_remove(&fn);
+	fake_vm_free(fv);
+}
+
 static void test_places(void **state)
 {
 	struct fixture *f = *state;
@@ -373,6 +404,8 @@ int main(void)
 		T(test_lpc),
 		T(test_write_one_to_clear),
 		T(test_capabilities),
+		T(test_conventional),
+		cmocka_unit_test(test_host_without_ports),
 		T(test_places),
 		T(test_reset),
 	};
