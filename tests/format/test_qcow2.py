@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from q2 import (TOOL, Image, Model, create, program, qemu_check, qemu_io, rng_of, same_content, seed_of, sh,
+from q2 import (NEMU_IMG, TOOL, Image, Model, create, program, qemu_check, qemu_io, rng_of, same_content, seed_of, sh,
 		kill)
 
 pytestmark = pytest.mark.host
@@ -80,10 +80,39 @@ def test_made_by_either(tmp_path, options):
 	assert int(got["fragmented"]) == report.get("fragmented-clusters", 0)
 
 
-def run_program(tmp_path, rng, options, steps, compress=False):
+def chain_below(tmp_path, rng, options, size):
+	"""A raw file or a qcow2 on one, longer or shorter than what stands on it; its path, format, content."""
+	base = Model(max(4096, size + rng.randrange(-4, 5) * 4096))
+	for i in range(30):
+		base.write(rng.randrange(len(base.data) - 4000), 4000, i + 1)
+	raw = base.save(str(tmp_path / "base.raw"))
+	if rng.random() < 0.4:
+		return raw, "raw", base
+	mid = str(tmp_path / "base.qcow2")
+	sh(rng.choice([NEMU_IMG, "qemu-img"]), "create", "-q", "-f", "qcow2", "-o", options, "-b", raw, "-F", "raw",
+	   mid)
+	return mid, "qcow2", base
+
+
+def by_either(rng, path, command, *more):
+	"""Of the tools' commands, by either of them; resize has its size behind the image's name."""
+	before, behind = ([], more) if command == "resize" else (more, ())
+	fmt = [] if command == "snapshot" else ["-f", "qcow2"]
+	sh(rng.choice([NEMU_IMG, "qemu-img"]), command, *fmt, *(str(word) for word in before), path,
+	   *(str(word) for word in behind))
+
+
+def run_program(tmp_path, rng, options, steps, compress=False, commit=False):
 	cluster = cluster_of(options)
 	size = rng.choice([64, 200, 333]) * max(4096, cluster // 8) // 4096 * 4096
-	path, model = create(str(tmp_path / "a.qcow2"), f"{size},{options}"), Model(size)
+	path = str(tmp_path / "a.qcow2")
+	if commit:
+		base, base_format, content = chain_below(tmp_path, rng, options, size)
+		create(path, f"{size},{options},backing_file={base},backing_fmt={base_format}")
+		model = Model(size, bytes(content.data))
+	else:
+		create(path, f"{size},{options}")
+		model = Model(size)
 	words = options.split(",")
 	snapshots = 0 if "refcount_bits=1" in words else 1 if "refcount_bits=2" in words else 3
 	v2 = "compat=0.10" in options
@@ -92,18 +121,19 @@ def run_program(tmp_path, rng, options, steps, compress=False):
 	done = []
 	try:
 		for ours, theirs in program(rng, model, cluster, steps, snapshots=snapshots,
-					    resize=not v2, compress=compress):
-			done.append(ours)
-			if theirs and rng.random() < 0.3:	# the other one does it
+					    resize=not v2, compress=compress, commit=commit,
+					    discard=not (v2 and commit)):
+			done.append(str(ours or theirs))
+			if not ours or theirs and rng.random() < 0.3:	# the other one does it
 				image.close()
 				if isinstance(theirs, tuple):
-					sh("qemu-img", theirs[0], *(["-f", "qcow2"] if theirs[0] == "resize" else []),
-					   *([path, str(theirs[-1])] if theirs[0] == "resize"
-					     else [*theirs[1:], path]))
+					by_either(rng, path, *theirs)
 				else:
 					qemu_io(path, theirs)
 				image = Image(path)
 				assert image.first == "ok open", image.first
+				if not ours:
+					committed(base, base_format, model)
 			else:
 				image.do(ours)
 			if rng.random() < 0.1:
@@ -114,11 +144,13 @@ def run_program(tmp_path, rng, options, steps, compress=False):
 		image.close()
 		qemu_check(path, leaks=None)
 		same_content(path, model.save(raw))
+		if commit:
+			qemu_check(base, leaks=None) if base_format == "qcow2" else None
 		for name, content in model.snaps.items():
 			with Image(path, ",read-only=on") as old:
 				old.do(f"snapshot load {name}", f"dump {raw}.snap")
 			with open(raw + ".snap", "rb") as file:
-				assert file.read() == content
+				assert (file.read() == content) is True or content is None, name
 		with Image(path) as image:
 			image.do("check 3")
 		qemu_check(path)
@@ -127,10 +159,19 @@ def run_program(tmp_path, rng, options, steps, compress=False):
 		raise
 
 
+def committed(base, base_format, model):
+	"""What is below holds it all now; it may be longer than what stands on it."""
+	raw = base + ".content"
+	sh("qemu-img", "convert", "-f", base_format, "-O", "raw", base, raw)
+	with open(raw, "rb") as file:
+		assert (file.read(len(model.data)) == bytes(model.data)) is True
+	os.unlink(raw)
+
+
 def same_content_open(image, path, model, raw):
 	image.do(f"dump {raw}.open")
 	with open(raw + ".open", "rb") as file:
-		assert file.read() == bytes(model.data)
+		assert (file.read() == bytes(model.data)) is True	# a diff of them takes minutes
 
 
 @pytest.mark.parametrize("options", FORMATS)
@@ -146,13 +187,19 @@ def test_random_program_compressed(tmp_path, options):
 	run_program(tmp_path, rng_of(seed), options, 25, compress=True)
 
 
+@pytest.mark.parametrize("options", FORMATS)
+def test_random_program_commits(tmp_path, options):
+	run_program(tmp_path, rng_of(seed_of(3000 + FORMATS.index(options))), options,
+		    12 if "2M" in options else 40, commit=True)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(500))
 def test_random_program_soak(tmp_path, number):
 	rng = rng_of(seed_of(10000 + number))
 	options = FORMATS[number % len(FORMATS)]
 	run_program(tmp_path, rng, options, 150,
-		    compress="4k,refcount_bits" not in options and number % 2 == 0)
+		    compress="4k,refcount_bits" not in options and number % 2 == 0, commit=number % 3 == 0)
 
 
 @pytest.mark.parametrize("options", ["cluster_size=4k", "extended_l2=on,cluster_size=16k",
