@@ -681,5 +681,6 @@ int q2_snap_show(struct q2 *q, const char *id_or_name, struct err *err)
 	q2_l1_publish(q, view);
 	q->h.size = s->disk_size;
 	q->comp_cached = 0;
+	q->shown = true;
 	return 0;
 }

@@ -461,6 +461,46 @@ def test_unknown_bits(tmp_path):
 		image.do("read 0 512 0")
 
 
+def reopened(image, rng, options):
+	"""Other options while it is open; also read-only and back."""
+	words = [rng.choice(["cache-size=0,l2-cache-size=4k", "cache-size=0,l2-cache-size=1M",
+			     "cache-size=0,refcount-cache-size=8k",
+			     "cache-size=64k,l2-cache-size=0,refcount-cache-size=0"]),
+		 rng.choice(["discard=unmap", "discard=ignore", "pass-discard-request=on"]),
+		 rng.choice(["overlap-check=none", "overlap-check=all", "overlap-check=cached"]),
+		 rng.choice(["cache.no-flush=on", "cache.no-flush=off", "cache-clean-interval=1"])]
+	if "compat=0.10" not in options:
+		words.append(rng.choice(["lazy-refcounts=on", "lazy-refcounts=off"]))
+	if rng.random() < 0.4:
+		image.do("reopen read-only=on")
+		assert image.ask("write 0 1 1").startswith("error 30")
+		qemu_check(image.path, leaks=None)	# it is all there, and free to be read
+		words.append("read-only=off")
+	image.do("reopen " + ",".join(words))
+
+
+@pytest.mark.parametrize("options", FORMATS)
+def test_reopen(tmp_path, options):
+	rng = rng_of(seed_of(4000 + FORMATS.index(options)))
+	cluster, size = cluster_of(options), 1 << 20
+	path, model = create(str(tmp_path / "a"), f"{size},{options}"), Model(size)
+	with Image(path) as image:
+		for step, (ours, _) in enumerate(program(rng, model, cluster, 60, snapshots=0, resize=False)):
+			image.do(ours)
+			if step % 5 == 4:
+				reopened(image, rng, options)
+		for text, why in (("reopen x-no-repair=on", "cannot be changed"), ("reopen file=x", "file"),
+				  ("reopen force-share=on,read-only=on", "force-share"),
+				  ("reopen cache-size=4k,l2-cache-size=8k", "exceed")):
+			assert why in image.ask(text), text
+		# nothing of what was refused stayed
+		image.do("reopen read-only=off", "write 0 512 7")
+		model.write(0, 512, 7)
+		same_content_open(image, path, model, str(tmp_path / "raw"))
+	qemu_check(path)
+	same_content(path, model.save(str(tmp_path / "raw")))
+
+
 def test_backing_loop(tmp_path):
 	path = by_qemu(str(tmp_path / "a"), "compat=1.1", 1 << 20)
 	with Image(path) as image:
