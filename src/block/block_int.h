@@ -156,6 +156,12 @@ struct blk_chan {
 	struct loop_work later_work;
 };
 
+/* Set by the control loop at any time. */
+static inline bool blk_chan_special(const struct blk_chan *c)
+{
+	return __atomic_load_n(&c->special, __ATOMIC_RELAXED);
+}
+
 /* --- nodes --- */
 
 /* n is zeroed and embedded in the caller's structure; drv->node_size 0: it is the caller's,

@@ -308,6 +308,37 @@ static int meta_bitmap(void *opaque, uint64_t off, uint64_t len, const char *wha
 	return meta_range(opaque, off, len, Q2_OL_BITMAPS, false);
 }
 
+int q2_meta_inactive(struct q2 *q, uint64_t l2)
+{
+	int r = 0;
+
+	if (q->nsnap && q->opt.overlap & Q2_OL_INACTIVE_L2) {
+		r = q2_set_add(&q->meta, l2 >> q->geo.cluster_bits, Q2_OL_INACTIVE_L2);
+	}
+	return r == -EEXIST ? 0 : r;
+}
+
+/* The tables of snapshots; many are the active ones, or another snapshot's. */
+static int meta_inactive_l2(struct q2 *q, const struct q2_snap *s)
+{
+	uint64_t mask = q->geo.cluster_size - 1, *l1;
+	int r = q2_snap_l1(q, s, &l1);
+
+	if (r < 0) {
+		return r;
+	}
+	for (uint32_t i = 0; i < s->l1_size && !r; i++) {
+		uint64_t l2 = l1[i] & QCOW2_OFFSET;
+
+		if (l2 && !(l2 & mask) &&
+		    q2_set_kind(&q->meta, l2 >> q->geo.cluster_bits) != Q2_OL_L2) {
+			r = meta_range(q, l2, 1, Q2_OL_INACTIVE_L2, true);
+		}
+	}
+	free(l1);
+	return r;
+}
+
 int q2_meta_build(struct q2 *q)
 {
 	uint64_t mask = q->geo.cluster_size - 1;
@@ -334,6 +365,9 @@ int q2_meta_build(struct q2 *q)
 		if (l2 && !(l2 & mask)) {
 			r = meta_range(q, l2, 1, Q2_OL_L2, !(e & QCOW2_COPIED));
 		}
+	}
+	for (unsigned i = 0; i < q->nsnap && !r && q->opt.overlap & Q2_OL_INACTIVE_L2; i++) {
+		r = meta_inactive_l2(q, &q->snap[i]);
 	}
 	return r ? r : q2_bitmaps_each(q, meta_bitmap, q);
 }

@@ -298,6 +298,8 @@ int q2_set_backing(struct q2 *q, const char *file, const char *fmt, struct err *
 /* Logs once, marks the image corrupt if it is writable; -EIO. */
 int q2_corrupt(struct q2 *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int q2_meta_build(struct q2 *q);
+/* An L2 table that is no longer the active one, but still a snapshot's. */
+int q2_meta_inactive(struct q2 *q, uint64_t l2);
 
 int q2_pread(struct q2_file *f, uint64_t off, void *buf, size_t len);
 int q2_pwrite(struct q2_file *f, uint64_t off, const void *buf, size_t len);

@@ -73,14 +73,6 @@ int blk_reopen_file(struct blk_node *n, const struct blk_node_opt *to, struct op
 	return r;
 }
 
-/* detect-zeroes is looked at by each channel. */
-static void chan_special(void *arg)
-{
-	struct blk_chan *c = arg;
-
-	c->special = c->node->opt.detect_zeroes != BLK_DETECT_OFF;
-}
-
 int blk_reopen(struct blk_node *n, struct opts *o, struct err *err)
 {
 	struct blk_node_opt to = n->opt;
@@ -103,7 +95,8 @@ int blk_reopen(struct blk_node *n, struct opts *o, struct err *err)
 	list_for_each (pos, &n->chans) {
 		struct blk_chan *c = list_entry(pos, struct blk_chan, link);
 
-		loop_call(c->loop, chan_special, c);
+		/* its loop may stand still, as a format's own does */
+		__atomic_store_n(&c->special, to.detect_zeroes != BLK_DETECT_OFF, __ATOMIC_RELAXED);
 	}
 	return 0;
 }

@@ -117,7 +117,8 @@ def run_program(tmp_path, rng, options, steps, compress=False, commit=False):
 	snapshots = 0 if "refcount_bits=1" in words else 1 if "refcount_bits=2" in words else 3
 	v2 = "compat=0.10" in options
 	raw = str(tmp_path / "raw")
-	image = Image(path)
+	check_all = ",overlap-check=all" if len(options) % 2 else ""
+	image = Image(path, check_all)
 	done = []
 	try:
 		for ours, theirs in program(rng, model, cluster, steps, snapshots=snapshots,
@@ -130,7 +131,7 @@ def run_program(tmp_path, rng, options, steps, compress=False, commit=False):
 					by_either(rng, path, *theirs)
 				else:
 					qemu_io(path, theirs)
-				image = Image(path)
+				image = Image(path, check_all)
 				assert image.first == "ok open", image.first
 				if not ours:
 					committed(base, base_format, model)
@@ -242,6 +243,22 @@ def test_backing_chain(tmp_path, options):
 		with Image(short) as image:
 			image.do(f"backing {name} raw")
 		same_content(short, grown.save(str(tmp_path / "x")))
+
+
+@pytest.mark.parametrize("options", ["compat=0.10", "cluster_size=4k", "extended_l2=on"])
+def test_zeros_behind_the_backing_file(tmp_path, options):
+	"""What is zero already takes no cluster."""
+	base = str(tmp_path / "base.raw")
+	with open(base, "wb") as file:
+		file.write(b"\1" * 4096)
+	path = create(str(tmp_path / "a"), f"{1 << 20},{options},backing_file={base},backing_fmt=raw")
+	with Image(path) as image:
+		image.do("zero 200000 3000", "zero 300000 300000", "zero 660000 5000 unmap", "zero 720896 2048")
+	assert not qemu_check(path).get("allocated-clusters")
+	with Image(path) as image:
+		image.do(f"zero 0 {1 << 20}")
+	assert qemu_check(path).get("allocated-clusters", 0) <= ("0.10" in options)
+	same_content(path, Model(1 << 20).save(str(tmp_path / "raw")))
 
 
 @pytest.mark.parametrize("raw", ["off", "on"])
@@ -445,6 +462,33 @@ def test_bad_entries(tmp_path):
 		image.do("check 3")
 		image.close()
 		qemu_check(path)
+
+
+def test_inactive_l2(tmp_path):
+	"""A snapshot's L2 table is metadata, too, for overlap-check=all."""
+	path = by_qemu(str(tmp_path / "whole"), "cluster_size=64k", 8 << 20)
+	with Image(path, ",overlap-check=all") as image:
+		image.do("write 0 131072 1", "snapshot create a", "write 0 512 2", "snapshot create b",
+			 "write 0 512 3", "snapshot delete a", "write 262144 65536 4", "flush")
+	qemu_check(path)
+	whole = open(path, "rb").read()
+	active, snapshot = int.from_bytes(whole[40:48], "big"), int.from_bytes(whole[64:72], "big")
+	l1 = int.from_bytes(whole[snapshot:snapshot + 8], "big")
+	old, l2 = (int.from_bytes(whole[at:at + 8], "big") & 0xfffffffffffe00 for at in (l1, active))
+	assert old != l2
+	for options, answer in (("", "ok"), (",overlap-check.inactive-l2=on", "error 5")):
+		bad = str(tmp_path / "bad")
+		with open(bad, "wb") as file:
+			file.write(whole)
+		patched(bad, (l2 + 8, be(1 << 63 | old, 8)))	# cluster 1 of the guest
+		image = Image(bad, options)
+		assert image.first == "ok open"
+		assert image.ask("write 65536 512 5").startswith(answer)
+		image.proc.stdin.close()
+		assert image.proc.wait(60) == 0
+		log = image.proc.stderr.read()
+		assert answer == "ok" or "inactive L2 table" in log, log
+		assert (open(bad, "rb").read()[old:old + 65536] == whole[old:old + 65536]) is (answer != "ok")
 
 
 def test_unknown_bits(tmp_path):
