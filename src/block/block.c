@@ -179,7 +179,7 @@ static bool nothing_to_do(const struct blk_info *i, const struct blk_req *r)
 static bool fits(const struct blk_chan *c, const struct blk_info *i, const struct blk_req *r,
 		 uint64_t size)
 {
-	return r->op <= BLK_WRITE && !c->special && r->len &&
+	return r->op <= BLK_WRITE && !blk_chan_special(c) && r->len &&
 	       range_within(r->off, r->len, size) && !((r->off | r->len) & (i->align - 1)) &&
 	       !i->max_transfer && !i->max_iov && !(r->flags & BLK_WRITE_COMPRESSED) &&
 	       (r->op == BLK_READ || !i->read_only);

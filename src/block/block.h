@@ -100,6 +100,9 @@ void blk_graph_free(struct blk_graph *g);
 /* What a thread of a node (a format's worker) runs first; before nodes are opened. */
 void blk_graph_thread_init(struct blk_graph *g, loop_work_fn *fn, void *arg);
 
+/* From now on no file can be opened: the process has given up the right to. */
+void blk_graph_seal(struct blk_graph *g);
+
 /* Opens what -blockdev's pairs say: driver=…, node-name=…, options of the driver, and its
  * children: file.driver=…, backing.file.filename=… (nested), or file=NODE-NAME; backing=
  * (empty) is none. A filename "json:{…}" stands for the pairs of that object. filename=F beside

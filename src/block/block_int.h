@@ -156,6 +156,12 @@ struct blk_chan {
 	struct loop_work later_work;
 };
 
+/* Set by the control loop at any time. */
+static inline bool blk_chan_special(const struct blk_chan *c)
+{
+	return __atomic_load_n(&c->special, __ATOMIC_RELAXED);
+}
+
 /* --- nodes --- */
 
 /* n is zeroed and embedded in the caller's structure; drv->node_size 0: it is the caller's,
@@ -211,6 +217,7 @@ void blk_drain_chan_gone(struct blk_chan *c);
 void blk_drain_chan_sleep(struct blk_chan *c, bool asleep); /* on its loop */
 /* graph.c */
 int blk_graph_add(struct blk_graph *g, struct blk_node *n, struct err *err);
+bool blk_graph_sealed(const struct blk_graph *g); /* g may be NULL */
 unsigned blk_graph_serial(struct blk_graph *g);
 int blk_thread_start(struct blk_graph *g, struct loop *l); /* a thread for l. g may be NULL */
 /* uring_get_threads() with what the graph's threads run first. */
@@ -221,13 +228,18 @@ void blk_throttle_groups_free(struct list *groups);
 int blk_common_reopen(struct opts *o, struct blk_node_opt *opt, struct err *err);
 /* file_open.c */
 bool blk_is_device(const char *filename);
-/* resize.c: the reopen() of a node that is nothing without its file: that changes, too. */
+/* resize.c: for reopen(): what changes from n->opt to `to` and concerns files, for a child. */
+int blk_reopen_below(struct blk_node *n, struct blk_node *child, const struct blk_node_opt *to,
+		     const char *what, struct err *err);
+/* The reopen() of a node that is nothing without its file: that changes, too. */
 int blk_reopen_file(struct blk_node *n, const struct blk_node_opt *to, struct opts *o,
 		    struct err *err);
 /* perm.c */
 int blk_edge_new(struct blk_node *parent, const char *role, struct blk_node *child,
 		 struct err *err);
 void blk_edge_free(struct blk_user *edge);
+/* What n asks of its children after a change of n itself. On failure some have changed. */
+int blk_perm_refresh(struct blk_node *n, struct err *err);
 void blk_tell_resized(struct blk_node *n);
 
 /* --- drivers --- */

@@ -16,6 +16,7 @@ struct blk_file {
 	char *filename;
 	int fd;
 	bool device, threads; /* threads: aio=threads */
+	bool writable;        /* fd is; a read-only node may keep it */
 	enum blk_locking locking;
 	unsigned lock_perm, lock_shared; /* what the image locks say */
 	/* The real size: info.size is rounded up to whole blocks. Any channel raises it. */

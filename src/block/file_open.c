@@ -102,6 +102,17 @@ static int open_error(const char *name, const struct blk_node_opt *opt, int e, s
 	return err_set(err, e, "disk image '%s' cannot be opened: %s", name, strerror(e));
 }
 
+/* After isolation open(2) ends the process. */
+static int sealed_check(const struct blk_node *n, const char *name, struct err *err)
+{
+	return blk_graph_sealed(n->graph)
+		       ? err_set(err, EPERM,
+				 "disk image '%s' cannot be opened any more: the process has given "
+				 "up its rights; open it (writable) on the command line",
+				 name)
+		       : 0;
+}
+
 /* #syscalls(start): openat fcntl */
 static int fd_open(const char *name, const struct blk_node_opt *opt, struct err *err)
 {
@@ -269,11 +280,16 @@ static int file_open(struct blk_node *n, struct opts *o, struct err *err)
 	f->locking = (enum blk_locking)c.locking;
 	f->threads = !strcmp(aio_names[c.aio], "threads");
 	f->lock_shared = BLK_PERM_ALL;
+	r = sealed_check(n, f->filename, err);
+	if (r) {
+		goto free_filename;
+	}
 	r = fd_open_auto(f->filename, &n->opt, err);
 	if (r < 0) {
 		goto free_filename;
 	}
 	f->fd = r;
+	f->writable = !n->opt.read_only;
 	r = kind_check(f, err);
 	if (!r) {
 		r = info_fill(f, err);
@@ -397,10 +413,10 @@ static int chans_refd(struct blk_file *f)
 	return r;
 }
 
-/* O_DIRECT of an open file can be switched, its access mode cannot: that is another open file,
- * with the same locks.
+/* O_DIRECT of an open file can be switched, its access mode cannot. What was opened for writing stays so
+ * when the node becomes read-only; else writing needs another open file, with the same locks.
  * #syscalls(main): fcntl
- * #syscalls(start): openat -- read-only changes only before isolation */
+ * #syscalls(start): openat -- not of a sealed graph */
 static int direct_switch(struct blk_file *f, const struct blk_node_opt *to, struct err *err)
 {
 	int flags = fcntl(f->fd, F_GETFL), align = 1;
@@ -435,8 +451,12 @@ static int access_switch(struct blk_file *f, const struct blk_node_opt *to, stru
 	struct blk_node_opt as_is = *to;
 	int old = f->fd, r;
 
+	if (to->read_only || f->writable) {
+		return 0;
+	}
 	as_is.direct = f->direct;
-	r = fd_open(f->filename, &as_is, err);
+	r = sealed_check(&f->node, f->filename, err);
+	r = r ? r : fd_open(f->filename, &as_is, err);
 	if (r < 0) {
 		return r;
 	}
@@ -454,6 +474,7 @@ static int access_switch(struct blk_file *f, const struct blk_node_opt *to, stru
 		err_set(err, -r, "disk image '%s': a loop has no room for another file (%s)",
 			f->filename, strerror(-r));
 	}
+	f->writable = f->writable || !r;
 	blk_unlock_file(old);
 	close(old);
 	return r;

@@ -19,6 +19,7 @@
 struct blk_graph {
 	struct list nodes, groups;
 	unsigned serial;
+	bool sealed;
 	loop_work_fn *thread_init;
 	void *thread_arg;
 };
@@ -50,6 +51,16 @@ void blk_graph_thread_init(struct blk_graph *g, loop_work_fn *fn, void *arg)
 {
 	g->thread_init = fn;
 	g->thread_arg = arg;
+}
+
+void blk_graph_seal(struct blk_graph *g)
+{
+	g->sealed = true;
+}
+
+bool blk_graph_sealed(const struct blk_graph *g)
+{
+	return g && g->sealed;
 }
 
 int blk_thread_start(struct blk_graph *g, struct loop *l)

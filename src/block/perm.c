@@ -164,6 +164,11 @@ static int user_change(struct blk_user *u, unsigned perm, unsigned shared, struc
 	return r;
 }
 
+int blk_perm_refresh(struct blk_node *n, struct err *err)
+{
+	return node_apply(n, err);
+}
+
 static struct blk_user *user_new(struct blk_node *n, const char *who)
 {
 	struct blk_user *u = calloc(1, sizeof(*u));

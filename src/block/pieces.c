@@ -78,7 +78,7 @@ static uint64_t limit_of(const struct blk_info *i, enum blk_op op)
 
 static bool becomes_zeroes(const struct blk_chan *c, const struct blk_req *r)
 {
-	return c->special && r->op == BLK_WRITE && !(r->flags & BLK_WRITE_COMPRESSED) &&
+	return blk_chan_special(c) && r->op == BLK_WRITE && !(r->flags & BLK_WRITE_COMPRESSED) &&
 	       c->node->opt.detect_zeroes != BLK_DETECT_OFF && all_zero(r->iov, r->niov);
 }
 

@@ -640,6 +640,7 @@ const struct blk_driver blk_qcow2_driver = {
 	.chan_close = chan_close,
 	.submit = submit,
 	.truncate = q2_node_truncate,
+	.reopen = q2_node_reopen,
 	.create = q2_node_create,
 	.check = q2_node_check,
 	.snapshot_list = q2_node_snapshot_list,

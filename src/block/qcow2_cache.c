@@ -7,7 +7,7 @@
  * number was even and is the same afterwards. So a slot's memory is never given back while the image
  * is open, and everything that they look at is atomic.
  *
- * Size: fixed at opening. Memory of slots that were never used is not touched; q2_cache_clean() gives
+ * Size: fixed until a reopen, when nobody looks. Memory of slots that were never used is not touched; q2_cache_clean() gives
  * back what has not been used for a while.
  */
 #include <errno.h>
@@ -16,7 +16,7 @@
 
 #include "block/qcow2_int.h"
 
-/* #syscalls(start): mmap */
+/* #syscalls(main): mmap */
 int q2_cache_init(struct q2_cache *c, unsigned slice_bits, uint64_t bytes)
 {
 	uint64_t slots = MAX(bytes >> slice_bits, Q2_WAYS);

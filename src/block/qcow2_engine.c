@@ -308,6 +308,37 @@ static int meta_bitmap(void *opaque, uint64_t off, uint64_t len, const char *wha
 	return meta_range(opaque, off, len, Q2_OL_BITMAPS, false);
 }
 
+int q2_meta_inactive(struct q2 *q, uint64_t l2)
+{
+	int r = 0;
+
+	if (q->nsnap && q->opt.overlap & Q2_OL_INACTIVE_L2) {
+		r = q2_set_add(&q->meta, l2 >> q->geo.cluster_bits, Q2_OL_INACTIVE_L2);
+	}
+	return r == -EEXIST ? 0 : r;
+}
+
+/* The tables of snapshots; many are the active ones, or another snapshot's. */
+static int meta_inactive_l2(struct q2 *q, const struct q2_snap *s)
+{
+	uint64_t mask = q->geo.cluster_size - 1, *l1;
+	int r = q2_snap_l1(q, s, &l1);
+
+	if (r < 0) {
+		return r;
+	}
+	for (uint32_t i = 0; i < s->l1_size && !r; i++) {
+		uint64_t l2 = l1[i] & QCOW2_OFFSET;
+
+		if (l2 && !(l2 & mask) &&
+		    q2_set_kind(&q->meta, l2 >> q->geo.cluster_bits) != Q2_OL_L2) {
+			r = meta_range(q, l2, 1, Q2_OL_INACTIVE_L2, true);
+		}
+	}
+	free(l1);
+	return r;
+}
+
 int q2_meta_build(struct q2 *q)
 {
 	uint64_t mask = q->geo.cluster_size - 1;
@@ -334,6 +365,9 @@ int q2_meta_build(struct q2 *q)
 		if (l2 && !(l2 & mask)) {
 			r = meta_range(q, l2, 1, Q2_OL_L2, !(e & QCOW2_COPIED));
 		}
+	}
+	for (unsigned i = 0; i < q->nsnap && !r && q->opt.overlap & Q2_OL_INACTIVE_L2; i++) {
+		r = meta_inactive_l2(q, &q->snap[i]);
 	}
 	return r ? r : q2_bitmaps_each(q, meta_bitmap, q);
 }
@@ -383,9 +417,9 @@ static int tables_read(struct q2 *q)
 
 /* QEMU's meaning: cache-size is both together; without it an L2 cache for the whole disk, 32 MiB at
  * most, and a small one for refcounts. */
-static int caches_init(struct q2 *q, struct err *err)
+int q2_caches_new(const struct q2 *q, const struct q2_options *o, struct q2_cache *l2_out,
+		  struct q2_cache *rc_out, struct err *err)
 {
-	const struct q2_options *o = &q->opt;
 	uint64_t all = MAX(q2_clusters(&q->geo, q->h.size) << q->geo.entry_bits, 1), l2, rc;
 	uint64_t rc_min = 256 * KiB;
 	int r;
@@ -416,8 +450,8 @@ static int caches_init(struct q2 *q, struct err *err)
 			rc = o->cache_size - l2;
 		}
 	}
-	r = q2_cache_init(&q->l2, q->geo.slice_bits, MIN(l2, 16 * GiB));
-	r = r ? r : q2_cache_init(&q->rc, q->geo.slice_bits, MIN(rc, 16 * GiB));
+	r = q2_cache_init(l2_out, q->geo.slice_bits, MIN(l2, 16 * GiB));
+	r = r ? r : q2_cache_init(rc_out, q->geo.slice_bits, MIN(rc, 16 * GiB));
 	return r ? err_set(err, -r, "qcow2 image '%s': no memory for its caches", q->name) : 0;
 }
 
@@ -438,8 +472,7 @@ static int open_repair(struct q2 *q, struct err *err)
 	return 0;
 }
 
-/* What writing needs: bits of features that we would break are cleared first. */
-static int open_write(struct q2 *q, bool repair, struct err *err)
+int q2_open_write(struct q2 *q, bool repair, struct err *err)
 {
 	uint64_t clear = q->h.autoclear & ~(uint64_t)QCOW2_AUTOCLEAR_KNOWN;
 	int r = 0;
@@ -527,7 +560,7 @@ int q2_open(const struct q2_config *cfg, struct q2_header *h, struct q2 **out, s
 			    cfg->name);
 		goto free_q;
 	}
-	r = caches_init(q, err);
+	r = q2_caches_new(q, &q->opt, &q->l2, &q->rc, err);
 	r = r ? r : q2_snap_load(q, err);
 	if (!r) {
 		r = q2_bitmaps_load(q);
@@ -536,7 +569,7 @@ int q2_open(const struct q2_config *cfg, struct q2_header *h, struct q2 **out, s
 			err_set(err, -r, "qcow2 image '%s': %s", cfg->name, strerror(-r));
 		}
 	}
-	r = r || q->read_only ? r : open_write(q, !cfg->no_repair, err);
+	r = r || q->read_only ? r : q2_open_write(q, !cfg->no_repair, err);
 	if (r < 0) {
 		goto free_q;
 	}
@@ -572,26 +605,34 @@ void q2_abandon(struct q2 *q)
 	free(q);
 }
 
+int q2_settle(struct q2 *q)
+{
+	int r, e;
+
+	if (q->read_only || q->corrupt) {
+		return 0;
+	}
+	q->lazy = false;
+	r = q2_commit(q, true);
+	e = r ? r : q2_refcounts_out(q);
+	r = r ? r : e;
+	if (!r) {
+		r = q2_pflush(&q->data);
+		e = q2_pflush(&q->file);
+		r = r ? r : e;
+	}
+	if (!r && (q->h.incompat & QCOW2_INCOMPAT_DIRTY)) {
+		q->h.incompat &= ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
+		r = q2_header_update(q);
+		r = r ? r : q2_pflush(&q->file);
+	}
+	return r;
+}
+
 int q2_close(struct q2 *q)
 {
-	int r = 0, e;
+	int r = q2_settle(q);
 
-	if (!q->read_only && !q->corrupt) {
-		q->lazy = false;
-		r = q2_commit(q, true);
-		e = r ? r : q2_refcounts_out(q);
-		r = r ? r : e;
-		if (!r) {
-			r = q2_pflush(&q->data);
-			e = q2_pflush(&q->file);
-			r = r ? r : e;
-		}
-		if (!r && (q->h.incompat & QCOW2_INCOMPAT_DIRTY)) {
-			q->h.incompat &= ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
-			r = q2_header_update(q);
-			r = r ? r : q2_pflush(&q->file);
-		}
-	}
 	q2_abandon(q);
 	return r;
 }

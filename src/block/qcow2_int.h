@@ -174,6 +174,7 @@ struct q2_options {
 	uint64_t cache_clean_interval;				 /* s */
 	unsigned overlap;
 	bool discard_request, discard_snapshot, discard_other;
+	bool request_set; /* discard_request was; else it is as discard= */
 	int lazy_refcounts; /* -1: as the image says */
 };
 
@@ -229,6 +230,7 @@ struct q2 {
 	struct q2_geo geo;
 	struct q2_options opt;
 	bool read_only, corrupt, bad_overlap;
+	bool shown; /* l1 is a snapshot's: read-only for good */
 	_Atomic bool meta_dirty;  /* something is not on disk that a flush has to write */
 	_Atomic bool write_ready; /* q2_first_write() was called */
 	struct q2_file file, data, backing;
@@ -276,6 +278,14 @@ int q2_header_read(struct blk_io *file, uint64_t file_size, const char *name,
 /* Takes over *h (zeroed). A dirty image is repaired if writable, unknown autoclear bits are cleared. */
 int q2_open(const struct q2_config *cfg, struct q2_header *h, struct q2 **out, struct err *err);
 int q2_close(struct q2 *q);    /* metadata on disk, frees q even if that fails */
+/* All of it is on stable storage as if the image were closed; lazy refcounts are off from then on. */
+int q2_settle(struct q2 *q);
+/* What writing needs: bits of features that we would break are cleared, lazy refcounts chosen. repair:
+ * if the image was not closed. */
+int q2_open_write(struct q2 *q, bool repair, struct err *err);
+/* Empty caches of the sizes that o asks for. */
+int q2_caches_new(const struct q2 *q, const struct q2_options *o, struct q2_cache *l2,
+		  struct q2_cache *rc, struct err *err);
 void q2_abandon(struct q2 *q); /* frees q, writes nothing */
 int q2_flush(struct q2 *q);
 /* Everything dirty in the right order; sync: until it is on stable storage. */
@@ -288,6 +298,8 @@ int q2_set_backing(struct q2 *q, const char *file, const char *fmt, struct err *
 /* Logs once, marks the image corrupt if it is writable; -EIO. */
 int q2_corrupt(struct q2 *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int q2_meta_build(struct q2 *q);
+/* An L2 table that is no longer the active one, but still a snapshot's. */
+int q2_meta_inactive(struct q2 *q, uint64_t l2);
 
 int q2_pread(struct q2_file *f, uint64_t off, void *buf, size_t len);
 int q2_pwrite(struct q2_file *f, uint64_t off, const void *buf, size_t len);
@@ -481,6 +493,8 @@ size_t q2_node_compress(struct blk_node *n, const void *in, size_t len, void *ou
 int q2_node_write_compressed(struct blk_node *n, uint64_t off, const void *data, size_t len);
 /* qcow2_open.c */
 int q2_node_open(struct blk_node *n, struct opts *o, struct err *err);
+int q2_node_reopen(struct blk_node *n, const struct blk_node_opt *to, struct opts *o,
+		   struct err *err);
 /* A name in an image, as seen from the image's directory; allocated. */
 char *q2_name_beside(const char *image, const char *name);
 

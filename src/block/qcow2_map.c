@@ -351,7 +351,8 @@ static int table_make(struct q2 *q, uint32_t index, uint64_t old)
 	}
 	q2_cache_drop(&q->l2, off, size);
 	q2_l1_set(q, index, off | QCOW2_COPIED);
-	return old ? q2_free_meta(q, old, size) : 0;
+	r = old ? q2_free_meta(q, old, size) : 0;
+	return r || !old ? r : q2_meta_inactive(q, old); /* it was shared: nobody copies his own */
 }
 
 int q2_slice(struct q2 *q, uint64_t off, bool make, struct q2_slot **slot, unsigned *index)

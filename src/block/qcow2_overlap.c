@@ -2,8 +2,8 @@
  * qcow2: which clusters are metadata, as a hash set of cluster numbers, and the grace period after
  * which nobody uses a cluster any more.
  *
- * The set holds every cluster of the kinds that overlap-check names (all but "none" and the inactive
- * L2 tables by default). Three rules use it, which together keep a guest's writes off metadata without
+ * The set holds every cluster of the kinds that overlap-check names (by default all but the inactive
+ * L2 tables, which take a look at each snapshot). Three rules use it, which together keep a guest's writes off metadata without
  * a look at the set on the fast path:
  *  1. an L2 slice that points at one of them as data is refused when it is loaded (qcow2_map.c);
  *  2. a new cluster must not be one of them (qcow2_refcount.c);

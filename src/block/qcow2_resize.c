@@ -80,6 +80,9 @@ static int tables_drop(struct q2 *q, uint64_t size)
 		q2_l1_set(q, (uint32_t)i, 0);
 		q2_cache_drop(&q->l2, e & QCOW2_OFFSET, q->geo.cluster_size);
 		r = q2_free_meta(q, e & QCOW2_OFFSET, q->geo.cluster_size);
+		if (!r && !(e & QCOW2_COPIED)) {
+			r = q2_meta_inactive(q, e & QCOW2_OFFSET);
+		}
 	}
 	return r;
 }

@@ -642,6 +642,9 @@ int q2_snap_delete(struct q2 *q, const char *id_or_name, struct err *err)
 			      : q2_free_meta(q, gone.l1_offset,
 					     MAX(gone.l1_size * UINT64_C(8), 8));
 			r = r ? r : flags_set(q, false);
+			if (!r && q->opt.overlap & Q2_OL_INACTIVE_L2) {
+				r = q2_meta_build(q); /* its L2 tables are nobody's now */
+			}
 			snap_free(&gone);
 		}
 	}
@@ -681,5 +684,6 @@ int q2_snap_show(struct q2 *q, const char *id_or_name, struct err *err)
 	q2_l1_publish(q, view);
 	q->h.size = s->disk_size;
 	q->comp_cached = 0;
+	q->shown = true;
 	return 0;
 }

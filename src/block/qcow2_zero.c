@@ -48,6 +48,9 @@ static int zero_write(struct q2 *q, uint64_t off, uint64_t len)
 			r = q2_pzero(q->geo.data_file ? &q->data : &q->file, x.host, n, 0);
 		} else {
 			n = MIN(n, PIECE);
+			if (x.type == Q2_UNALLOC) {
+				n = MIN(n, q->backing.size - off); /* behind it there is nothing */
+			}
 			buf = buf ? buf : calloc(1, PIECE);
 			r = buf ? q2_write_buf(q, off, buf, n) : -ENOMEM;
 		}
@@ -98,9 +101,18 @@ static int zero_subs(struct q2 *q, uint64_t off, uint64_t end)
 	struct q2_ent ent;
 	struct q2_slot *s;
 	unsigned index, first, last;
-	int r = q2_slice(q, off, true, &s, &index);
+	bool below = q2_backing_covers(q, off) || raw_data(q);
+	int r = q2_slice(q, off, below, &s, &index);
 
-	if (r < 0) {
+	if (r == 0 && !below && s) {
+		ent = q2_ent_get(q, s, index);
+		if (ent.e || ent.bitmap) {
+			r = q2_slice(q, off, true, &s, &index);
+		} else {
+			s = NULL; /* it is zero already */
+		}
+	}
+	if (r < 0 || !s) {
 		return r;
 	}
 	ent = q2_ent_get(q, s, index);

@@ -41,36 +41,36 @@ static int changed(struct opts *o, const char *key, bool was, bool is, const cha
 	return was == is ? 0 : opts_add(o, key, is ? on : off, err);
 }
 
-int blk_reopen_file(struct blk_node *n, const struct blk_node_opt *to, struct opts *o,
-		    struct err *err)
+int blk_reopen_below(struct blk_node *n, struct blk_node *child, const struct blk_node_opt *to,
+		     const char *what, struct err *err)
 {
 	const struct blk_node_opt *was = &n->opt;
-	struct opts below = {.what = o->what};
-	uint64_t size = n->info.size;
-	int r = opts_check_used(o, err);
+	struct opts below = {.what = what};
+	int r = changed(&below, "read-only", was->read_only, to->read_only, "on", "off", err);
 
-	r = r ? r : changed(&below, "read-only", was->read_only, to->read_only, "on", "off", err);
 	r = r ? r : changed(&below, "cache.direct", was->direct, to->direct, "on", "off", err);
 	r = r ? r : changed(&below, "cache.no-flush", was->no_flush, to->no_flush, "on", "off", err);
 	r = r ? r : changed(&below, "discard", was->unmap, to->unmap, "unmap", "ignore", err);
 	if (!r && below.count) {
-		r = blk_reopen(n->file, &below, err);
+		r = blk_reopen(child, &below, err);
 	}
 	opts_fini(&below);
+	return r;
+}
+
+int blk_reopen_file(struct blk_node *n, const struct blk_node_opt *to, struct opts *o,
+		    struct err *err)
+{
+	uint64_t size = n->info.size;
+	int r = opts_check_used(o, err);
+
+	r = r ? r : blk_reopen_below(n, n->file, to, o->what, err);
 	if (!r) {
 		n->opt = *to;
 		blk_info_from(n, n->file);
 		n->info.size = size;
 	}
 	return r;
-}
-
-/* detect-zeroes is looked at by each channel. */
-static void chan_special(void *arg)
-{
-	struct blk_chan *c = arg;
-
-	c->special = c->node->opt.detect_zeroes != BLK_DETECT_OFF;
 }
 
 int blk_reopen(struct blk_node *n, struct opts *o, struct err *err)
@@ -95,7 +95,8 @@ int blk_reopen(struct blk_node *n, struct opts *o, struct err *err)
 	list_for_each (pos, &n->chans) {
 		struct blk_chan *c = list_entry(pos, struct blk_chan, link);
 
-		loop_call(c->loop, chan_special, c);
+		/* its loop may stand still, as a format's own does */
+		__atomic_store_n(&c->special, to.detect_zeroes != BLK_DETECT_OFF, __ATOMIC_RELAXED);
 	}
 	return 0;
 }

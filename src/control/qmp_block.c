@@ -1,11 +1,13 @@
 /*
- * QMP commands about disks: block_resize, block_set_io_throttle, with the names and arguments of QEMU's
- * schemas. Control loop.
+ * QMP commands about disks: block_resize, block_set_io_throttle, blockdev-reopen, with the names and
+ * arguments of QEMU's schemas. Control loop.
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/opts.h"
 #include "block/throttle.h"
 #include "control/qmp_int.h"
 
@@ -68,4 +70,29 @@ int qmp_block_set_io_throttle(struct qmp_server *s, struct qmp_request *rq, json
 		r = err_set(err, EINVAL, "Parameter 'device' is missing");
 	}
 	return r ? r : machine_block_throttle(s->m, drive, &l, err);
+}
+
+static void reopen_done(void *opaque, const struct err *err)
+{
+	qmp_reply(opaque, NULL, err);
+}
+
+int qmp_blockdev_reopen(struct qmp_server *s, struct qmp_request *rq, json_t **ret, struct err *err)
+{
+	const json_t *list = json_object_get(rq->args, "options"), *one = json_array_get(list, 0);
+	struct opts o = {.what = "blockdev-reopen"};
+	char *text;
+	int r;
+
+	(void)ret;
+	if (json_array_size(list) != 1 || !json_is_object(one)) {
+		return err_set(err, EINVAL, "Parameter 'options' expects a list of one object: nodes are "
+			       "reopened one by one");
+	}
+	text = json_dumps(one, JSON_COMPACT);
+	r = text ? opts_add_json(&o, text, true, err) : err_set(err, ENOMEM, "out of memory");
+	free(text);
+	r = r ? r : machine_block_reopen(s->m, &o, reopen_done, rq, err);
+	opts_fini(&o);
+	return r ? r : QMP_LATER;
 }

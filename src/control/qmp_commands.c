@@ -180,6 +180,7 @@ static const struct qmp_arg args_block_throttle[] = {
 	{"iops_size", QMP_INT, true},
 	{NULL},
 };
+static const struct qmp_arg args_blockdev_reopen[] = {{"options", QMP_ARRAY, false}, {NULL}};
 static const struct qmp_arg args_capabilities[] = {{"enable", QMP_ARRAY, true}, {NULL}};
 static const struct qmp_arg args_stats[] = {
 	{"target", QMP_STRING, false},
@@ -200,6 +201,7 @@ const struct qmp_command qmp_commands[] = {
 	{"qmp_capabilities", cmd_capabilities, args_capabilities, QMP_BEFORE_CAPABILITIES},
 	{"block_resize", qmp_block_resize, args_block_resize, 0},
 	{"block_set_io_throttle", qmp_block_set_io_throttle, args_block_throttle, 0},
+	{"blockdev-reopen", qmp_blockdev_reopen, args_blockdev_reopen, 0},
 	{"cont", cmd_cont, NULL, 0},
 	{"query-chardev", cmd_query_chardev, NULL, 0},
 	{"query-commands", cmd_query_commands, NULL, 0},

@@ -42,7 +42,7 @@ struct qmp_command {
 /* qmp_observe.c */
 qmp_handler qmp_query_stats, qmp_query_stats_schemas, qmp_trace_get, qmp_trace_set;
 /* qmp_block.c */
-qmp_handler qmp_block_resize, qmp_block_set_io_throttle;
+qmp_handler qmp_block_resize, qmp_block_set_io_throttle, qmp_blockdev_reopen;
 extern const struct qmp_command qmp_commands[];
 extern const unsigned qmp_ncommands;
 /* qmp_cpu.c */

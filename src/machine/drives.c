@@ -27,6 +27,7 @@ int drives_init(struct machine *m, struct err *err)
 
 void drives_close(struct backends *b)
 {
+	drives_reopen_cancel(b);
 	for (size_t i = 0; i < b->nblk; i++) {
 		blk_unref(b->blk[i].node);
 		free(b->blk[i].id);

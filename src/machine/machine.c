@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "block/block.h"
 #include "machine/machine_int.h"
 #include "machine/trace.h"
 
@@ -258,6 +259,7 @@ int machine_new(struct loop *loop, const struct vm_config *cfg, const struct mac
 		machine_free(m);
 		return ret;
 	}
+	blk_graph_seal(m->be.graph);
 	/* Nothing runs before the first resume; a queue that a loaded state has enabled, neither. */
 	device_list_pause(&m->devices, nothing, NULL);
 	*out = m;

@@ -101,6 +101,13 @@ int machine_load_fd(struct machine *m, int fd, struct err *err);
 int machine_block_resize(struct machine *m, const char *device, const char *node_name,
 			 uint64_t size, struct err *err);
 
+/* Other options for the node that o names (node-name=), as blockdev-reopen has them; what o has is copied.
+ * 0: done() follows, err NULL if it went well. */
+struct opts;
+typedef void machine_result_fn(void *opaque, const struct err *err);
+int machine_block_reopen(struct machine *m, struct opts *o, machine_result_fn *done, void *opaque,
+			 struct err *err);
+
 /* Other limits for a drive that has throttling.*, and for the others of its group. */
 struct blk_limits;
 int machine_block_throttle(struct machine *m, const char *drive, const struct blk_limits *l,

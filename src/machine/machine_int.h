@@ -57,6 +57,7 @@ struct backends {
 	struct named_blk *blk;
 	size_t nblk;
 	struct disk_errors *disk_errors;
+	struct drive_reopen *reopen; /* on its way, or NULL */
 	struct net_port **net;
 	size_t nnet;
 	struct named_loop *io;
@@ -95,6 +96,7 @@ int drives_blockdev(struct machine *m, struct opts *o, struct err *err);
 int drives_drive(struct machine *m, struct opts *o, struct err *err);
 int drives_throttle_group(struct machine *m, struct opts *o, const char *id, struct err *err);
 void drives_close(struct backends *b);
+void drives_reopen_cancel(struct backends *b); /* drive_reopen.c; harmless without one */
 /* By -drive id= or node-name; NULL. */
 struct named_blk *drives_find(struct backends *b, const char *id);
 /* "report", "ignore", "stop", "enospc" (not for reads), as enum virtio_blk_policy, or -1. */

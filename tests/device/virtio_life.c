@@ -4,12 +4,15 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "echo.h"
+#include "virtio/parked.h"
 
 #define F(bit)	(UINT64_C(1) << (bit))
 #define ALL	(F(VIRTIO_F_INDIRECT_DESC) | F(VIRTIO_F_EVENT_IDX) | F(VIRTIO_F_RING_RESET))
@@ -366,6 +369,74 @@ static void test_two_machines(void **state)
 	(void)state;
 }
 
+static struct echo_req *parked_here; /* for parked_slot(), which has no argument for it */
+
+static struct virtq_chain *parked_slot(struct virtq *q, unsigned *max)
+{
+	(void)q;
+	*max = ECHO_SEGS;
+	parked_here->c.iov = parked_here->iov;
+	return &parked_here->c;
+}
+
+/* What a saved request says of itself is a stranger's word. */
+static void test_parked_hostile(void **state)
+{
+	struct virtq_parked *st = calloc(1, sizeof(*st));
+	struct echo_req here;
+	struct echo_rig f;
+	struct err err;
+	bool packed = rig_packed();
+	const struct bad {
+		const char *what;
+		struct virtq_parked_chain c;
+		struct virtq_parked_seg seg[2];
+	} bad[] = {
+		{"no such queue", {.queue = ECHO_QUEUES, .slots = packed, .n_out = 1}, {{0, 16}}},
+		{"place", {.head = ECHO_QUEUE_SIZE, .slots = packed ? 0 : 1, .n_out = 1}, {{0, 16}}},
+		{"place", {.slots = ECHO_QUEUE_SIZE + 1, .n_out = 1}, {{0, 16}}},
+		{"outside", {.slots = packed, .n_out = 1}, {{UINT64_C(1) << 60, 16}}},
+		{"outside", {.slots = packed, .n_in = 1}, {{UINT64_MAX - 7, 16}}},
+		{"zero length", {.slots = packed, .n_out = 1, .n_in = 1}, {{0, 16}, {0, 0}}},
+		{"4 GiB", {.slots = packed, .n_out = 2}, {{0, 16}, {0, UINT32_MAX}}},
+		{"too many", {.slots = packed, .n_out = ECHO_SEGS + 1}, {{0, 16}}},
+	};
+
+	echo_rig_init(&f);
+	vdrv_start(&f.r.d, ALL, 0);
+	parked_here = &here;
+	fake_vm_pause(f.r.fv);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		st->nchains = 1;
+		st->chain[0] = bad[i].c;
+		st->nsegs = bad[i].c.n_out + (uint32_t)bad[i].c.n_in;
+		for (unsigned k = 0; k < st->nsegs; k++) {
+			st->seg[k] = bad[i].seg[k == 1 && st->nsegs == 2];
+		}
+		assert_int_equal(virtq_parked_load(st, &f.e->vd, parked_slot, &err), -EINVAL);
+		if (!strstr(err.msg, bad[i].what)) {
+			fail_msg("%u: %s", i, err.msg);
+		}
+	}
+	/* more of them than the ring has entries */
+	st->nchains = st->nsegs = ECHO_QUEUE_SIZE + 1;
+	for (unsigned i = 0; i < st->nchains; i++) {
+		st->chain[i] = (struct virtq_parked_chain){.slots = packed, .n_out = 1};
+		st->seg[i] = (struct virtq_parked_seg){f.out, 16};
+	}
+	assert_int_equal(virtq_parked_load(st, &f.e->vd, parked_slot, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "place"));
+	st->nchains = st->nsegs = ECHO_QUEUE_SIZE;
+	assert_int_equal(virtq_parked_load(st, &f.e->vd, parked_slot, &err), 0);
+	/* segments that belong to nobody */
+	st->nsegs = 1;
+	assert_int_equal(virtq_parked_desc.validate(st, &err), -EINVAL);
+	device_list_resume(&f.r.fv->devices);
+	echo_rig_fini(&f);
+	free(st);
+	(void)state;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -377,6 +448,7 @@ int main(void)
 		cmocka_unit_test(test_bus_reset_in_mid_io),
 		cmocka_unit_test(test_transfer),
 		cmocka_unit_test(test_transfer_broken),
+		cmocka_unit_test(test_parked_hostile),
 		cmocka_unit_test(test_bar_move),
 		cmocka_unit_test(test_destroy_frees),
 		cmocka_unit_test(test_two_machines),

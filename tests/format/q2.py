@@ -7,6 +7,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 TOOL = os.path.join(ROOT, os.environ.get("NEMU_BUILD", "build"), "tests", "format", "qcow2_tool")
+NEMU_IMG = os.path.join(ROOT, os.environ.get("NEMU_BUILD", "build"), "nemu-img")
 
 
 def sh(*argv, check=True):
@@ -106,7 +107,7 @@ def same_content(path, other_raw, image=None):
 
 
 class Model:
-	"""What the image should hold, as a file of bytes; snapshots are copies."""
+	"""What the image should hold, as a file of bytes; snapshots are copies, or None: not known."""
 
 	def __init__(self, size, content=b""):
 		self.data = bytearray(content[:size].ljust(size, b"\0"))
@@ -124,14 +125,16 @@ class Model:
 		return path
 
 
-def program(rng, model, cluster, steps, snapshots=3, resize=True, discard=True, compress=False):
-	"""Random operations as (ours, qemu-io's) lines, done to the model as well."""
+def program(rng, model, cluster, steps, snapshots=3, resize=True, discard=True, compress=False, commit=False):
+	"""Random operations as (ours, qemu-io's) lines, done to the model as well. A tuple is for a tool of
+	that name, with its arguments: both lines then, if there is no line of ours."""
 	size_now = len(model.data)
 	for _ in range(steps):
 		size_now = len(model.data)
 		kind = rng.choices(["write", "big", "zero", "unmap", "discard", "flush", "snap", "resize",
-				    "compress"], [30, 8, 8, 8, 8, 4, 4 if snapshots else 0,
-						  3 if resize else 0, 5 if compress else 0])[0]
+				    "compress", "commit"], [30, 8, 8, 8, 8, 4, 4 if snapshots else 0,
+							    3 if resize else 0, 5 if compress else 0,
+							    6 if commit else 0])[0]
 		unit = rng.choice([1, 512, 4096, cluster])
 		off = rng.randrange(0, max(1, size_now // unit)) * unit
 		length = min(size_now - off, rng.choice([1, 3, 512, 700, 4096, cluster, cluster + 512,
@@ -164,6 +167,9 @@ def program(rng, model, cluster, steps, snapshots=3, resize=True, discard=True, 
 			yield f"compress {off} {length} {byte}", None	# QEMU's overwrites nothing
 		elif kind == "flush":
 			yield "flush", "flush"
+		elif kind == "commit":	# the content stays, but moves down: below snapshots, too
+			model.snaps = dict.fromkeys(model.snaps)
+			yield None, ("commit", *(["-d"] if rng.random() < 0.3 else []))
 		elif kind == "snap":
 			name = f"s{rng.randrange(3)}"
 			if name not in model.snaps and len(model.snaps) < snapshots:
@@ -171,7 +177,7 @@ def program(rng, model, cluster, steps, snapshots=3, resize=True, discard=True, 
 				yield f"snapshot create {name}", ("snapshot", "-c", name)
 			elif name not in model.snaps:
 				continue
-			elif rng.random() < 0.5:
+			elif rng.random() < 0.5 and model.snaps[name] is not None:
 				model.data = bytearray(model.snaps[name])
 				yield f"snapshot apply {name}", ("snapshot", "-a", name)
 			else:

@@ -14,6 +14,7 @@
  *   map                        "ok off+len:flags …"
  *   resize SIZE [MODE]   snapshot create|apply|delete|load NAME   snapshots
  *   check FIX   info   backing [FILE FMT]   empty   size
+ *   reopen OPTIONS             read-only=on takes the tool's own right to write away first
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,7 @@
 static struct blk_graph *graph;
 static struct blk_node *node;
 static struct blk_io *io;
+static struct blk_user *user;
 static struct err err;
 
 static int fail(int r)
@@ -273,6 +275,24 @@ static int do_backing(unsigned n, const char *file, const char *fmt)
 	return 0;
 }
 
+static int do_reopen(const char *text)
+{
+	struct opts o = {0};
+	unsigned perm = BLK_PERM_CONSISTENT_READ;
+	int r = opts_parse(&o, "reopen", text, NULL, &err);
+
+	if (!r && strstr(text, "read-only=on")) {
+		r = blk_user_set_perm(user, perm, BLK_PERM_ALL, &err);
+	}
+	r = r ? r : blk_reopen(node, &o, &err);
+	opts_fini(&o);
+	if (!r && !node->info.read_only) {
+		perm |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
+		r = blk_user_set_perm(user, perm, BLK_PERM_ALL, &err);
+	}
+	return say(r);
+}
+
 static uint64_t num(const char *s)
 {
 	return strtoull(s, NULL, 0);
@@ -322,6 +342,8 @@ static int command(unsigned n, char **a)
 		return do_backing(n, a[1], n > 2 ? a[2] : NULL);
 	} else if (!strcmp(c, "empty")) {
 		return say(node->drv->make_empty(node, &err));
+	} else if (!strcmp(c, "reopen") && n == 2) {
+		return do_reopen(a[1]);
 	} else if (!strcmp(c, "size")) {
 		printf("ok %" PRIu64 "\n", blk_size(node));
 		return 0;
@@ -343,7 +365,6 @@ static int open_node(const char *text, struct blk_node **out)
 static int create(const char *file, const char *text)
 {
 	struct opts o = {0};
-	struct blk_user *user = NULL;
 	char buf[1024];
 	int fd = open(file, O_RDWR | O_CREAT, 0644), r;
 
@@ -380,7 +401,6 @@ static int measure(const char *text)
 
 int main(int argc, char **argv)
 {
-	struct blk_user *user = NULL;
 	char line[4096];
 	unsigned perm = 0;
 	int r;

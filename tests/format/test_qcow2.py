@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from q2 import (TOOL, Image, Model, create, program, qemu_check, qemu_io, rng_of, same_content, seed_of, sh,
+from q2 import (NEMU_IMG, TOOL, Image, Model, create, program, qemu_check, qemu_io, rng_of, same_content, seed_of, sh,
 		kill)
 
 pytestmark = pytest.mark.host
@@ -80,30 +80,61 @@ def test_made_by_either(tmp_path, options):
 	assert int(got["fragmented"]) == report.get("fragmented-clusters", 0)
 
 
-def run_program(tmp_path, rng, options, steps, compress=False):
+def chain_below(tmp_path, rng, options, size):
+	"""A raw file or a qcow2 on one, longer or shorter than what stands on it; its path, format, content."""
+	base = Model(max(4096, size + rng.randrange(-4, 5) * 4096))
+	for i in range(30):
+		base.write(rng.randrange(len(base.data) - 4000), 4000, i + 1)
+	raw = base.save(str(tmp_path / "base.raw"))
+	if rng.random() < 0.4:
+		return raw, "raw", base
+	mid = str(tmp_path / "base.qcow2")
+	sh(rng.choice([NEMU_IMG, "qemu-img"]), "create", "-q", "-f", "qcow2", "-o", options, "-b", raw, "-F", "raw",
+	   mid)
+	return mid, "qcow2", base
+
+
+def by_either(rng, path, command, *more):
+	"""Of the tools' commands, by either of them; resize has its size behind the image's name."""
+	before, behind = ([], more) if command == "resize" else (more, ())
+	fmt = [] if command == "snapshot" else ["-f", "qcow2"]
+	sh(rng.choice([NEMU_IMG, "qemu-img"]), command, *fmt, *(str(word) for word in before), path,
+	   *(str(word) for word in behind))
+
+
+def run_program(tmp_path, rng, options, steps, compress=False, commit=False):
 	cluster = cluster_of(options)
 	size = rng.choice([64, 200, 333]) * max(4096, cluster // 8) // 4096 * 4096
-	path, model = create(str(tmp_path / "a.qcow2"), f"{size},{options}"), Model(size)
+	path = str(tmp_path / "a.qcow2")
+	if commit:
+		base, base_format, content = chain_below(tmp_path, rng, options, size)
+		create(path, f"{size},{options},backing_file={base},backing_fmt={base_format}")
+		model = Model(size, bytes(content.data))
+	else:
+		create(path, f"{size},{options}")
+		model = Model(size)
 	words = options.split(",")
 	snapshots = 0 if "refcount_bits=1" in words else 1 if "refcount_bits=2" in words else 3
 	v2 = "compat=0.10" in options
 	raw = str(tmp_path / "raw")
-	image = Image(path)
+	check_all = ",overlap-check=all" if len(options) % 2 else ""
+	image = Image(path, check_all)
 	done = []
 	try:
 		for ours, theirs in program(rng, model, cluster, steps, snapshots=snapshots,
-					    resize=not v2, compress=compress):
-			done.append(ours)
-			if theirs and rng.random() < 0.3:	# the other one does it
+					    resize=not v2, compress=compress, commit=commit,
+					    discard=not (v2 and commit)):
+			done.append(str(ours or theirs))
+			if not ours or theirs and rng.random() < 0.3:	# the other one does it
 				image.close()
 				if isinstance(theirs, tuple):
-					sh("qemu-img", theirs[0], *(["-f", "qcow2"] if theirs[0] == "resize" else []),
-					   *([path, str(theirs[-1])] if theirs[0] == "resize"
-					     else [*theirs[1:], path]))
+					by_either(rng, path, *theirs)
 				else:
 					qemu_io(path, theirs)
-				image = Image(path)
+				image = Image(path, check_all)
 				assert image.first == "ok open", image.first
+				if not ours:
+					committed(base, base_format, model)
 			else:
 				image.do(ours)
 			if rng.random() < 0.1:
@@ -114,11 +145,13 @@ def run_program(tmp_path, rng, options, steps, compress=False):
 		image.close()
 		qemu_check(path, leaks=None)
 		same_content(path, model.save(raw))
+		if commit:
+			qemu_check(base, leaks=None) if base_format == "qcow2" else None
 		for name, content in model.snaps.items():
 			with Image(path, ",read-only=on") as old:
 				old.do(f"snapshot load {name}", f"dump {raw}.snap")
 			with open(raw + ".snap", "rb") as file:
-				assert file.read() == content
+				assert (file.read() == content) is True or content is None, name
 		with Image(path) as image:
 			image.do("check 3")
 		qemu_check(path)
@@ -127,10 +160,19 @@ def run_program(tmp_path, rng, options, steps, compress=False):
 		raise
 
 
+def committed(base, base_format, model):
+	"""What is below holds it all now; it may be longer than what stands on it."""
+	raw = base + ".content"
+	sh("qemu-img", "convert", "-f", base_format, "-O", "raw", base, raw)
+	with open(raw, "rb") as file:
+		assert (file.read(len(model.data)) == bytes(model.data)) is True
+	os.unlink(raw)
+
+
 def same_content_open(image, path, model, raw):
 	image.do(f"dump {raw}.open")
 	with open(raw + ".open", "rb") as file:
-		assert file.read() == bytes(model.data)
+		assert (file.read() == bytes(model.data)) is True	# a diff of them takes minutes
 
 
 @pytest.mark.parametrize("options", FORMATS)
@@ -146,13 +188,19 @@ def test_random_program_compressed(tmp_path, options):
 	run_program(tmp_path, rng_of(seed), options, 25, compress=True)
 
 
+@pytest.mark.parametrize("options", FORMATS)
+def test_random_program_commits(tmp_path, options):
+	run_program(tmp_path, rng_of(seed_of(3000 + FORMATS.index(options))), options,
+		    12 if "2M" in options else 40, commit=True)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(500))
 def test_random_program_soak(tmp_path, number):
 	rng = rng_of(seed_of(10000 + number))
 	options = FORMATS[number % len(FORMATS)]
 	run_program(tmp_path, rng, options, 150,
-		    compress="4k,refcount_bits" not in options and number % 2 == 0)
+		    compress="4k,refcount_bits" not in options and number % 2 == 0, commit=number % 3 == 0)
 
 
 @pytest.mark.parametrize("options", ["cluster_size=4k", "extended_l2=on,cluster_size=16k",
@@ -195,6 +243,22 @@ def test_backing_chain(tmp_path, options):
 		with Image(short) as image:
 			image.do(f"backing {name} raw")
 		same_content(short, grown.save(str(tmp_path / "x")))
+
+
+@pytest.mark.parametrize("options", ["compat=0.10", "cluster_size=4k", "extended_l2=on"])
+def test_zeros_behind_the_backing_file(tmp_path, options):
+	"""What is zero already takes no cluster."""
+	base = str(tmp_path / "base.raw")
+	with open(base, "wb") as file:
+		file.write(b"\1" * 4096)
+	path = create(str(tmp_path / "a"), f"{1 << 20},{options},backing_file={base},backing_fmt=raw")
+	with Image(path) as image:
+		image.do("zero 200000 3000", "zero 300000 300000", "zero 660000 5000 unmap", "zero 720896 2048")
+	assert not qemu_check(path).get("allocated-clusters")
+	with Image(path) as image:
+		image.do(f"zero 0 {1 << 20}")
+	assert qemu_check(path).get("allocated-clusters", 0) <= ("0.10" in options)
+	same_content(path, Model(1 << 20).save(str(tmp_path / "raw")))
 
 
 @pytest.mark.parametrize("raw", ["off", "on"])
@@ -400,6 +464,33 @@ def test_bad_entries(tmp_path):
 		qemu_check(path)
 
 
+def test_inactive_l2(tmp_path):
+	"""A snapshot's L2 table is metadata, too, for overlap-check=all."""
+	path = by_qemu(str(tmp_path / "whole"), "cluster_size=64k", 8 << 20)
+	with Image(path, ",overlap-check=all") as image:
+		image.do("write 0 131072 1", "snapshot create a", "write 0 512 2", "snapshot create b",
+			 "write 0 512 3", "snapshot delete a", "write 262144 65536 4", "flush")
+	qemu_check(path)
+	whole = open(path, "rb").read()
+	active, snapshot = int.from_bytes(whole[40:48], "big"), int.from_bytes(whole[64:72], "big")
+	l1 = int.from_bytes(whole[snapshot:snapshot + 8], "big")
+	old, l2 = (int.from_bytes(whole[at:at + 8], "big") & 0xfffffffffffe00 for at in (l1, active))
+	assert old != l2
+	for options, answer in (("", "ok"), (",overlap-check.inactive-l2=on", "error 5")):
+		bad = str(tmp_path / "bad")
+		with open(bad, "wb") as file:
+			file.write(whole)
+		patched(bad, (l2 + 8, be(1 << 63 | old, 8)))	# cluster 1 of the guest
+		image = Image(bad, options)
+		assert image.first == "ok open"
+		assert image.ask("write 65536 512 5").startswith(answer)
+		image.proc.stdin.close()
+		assert image.proc.wait(60) == 0
+		log = image.proc.stderr.read()
+		assert answer == "ok" or "inactive L2 table" in log, log
+		assert (open(bad, "rb").read()[old:old + 65536] == whole[old:old + 65536]) is (answer != "ok")
+
+
 def test_unknown_bits(tmp_path):
 	path = by_qemu(str(tmp_path / "a"), "compat=1.1", 1 << 20)
 	patched(path, (88, be(1 << 50, 8)))
@@ -412,6 +503,46 @@ def test_unknown_bits(tmp_path):
 	image.proc.wait()
 	with Image(path, ",read-only=on") as image:
 		image.do("read 0 512 0")
+
+
+def reopened(image, rng, options):
+	"""Other options while it is open; also read-only and back."""
+	words = [rng.choice(["cache-size=0,l2-cache-size=4k", "cache-size=0,l2-cache-size=1M",
+			     "cache-size=0,refcount-cache-size=8k",
+			     "cache-size=64k,l2-cache-size=0,refcount-cache-size=0"]),
+		 rng.choice(["discard=unmap", "discard=ignore", "pass-discard-request=on"]),
+		 rng.choice(["overlap-check=none", "overlap-check=all", "overlap-check=cached"]),
+		 rng.choice(["cache.no-flush=on", "cache.no-flush=off", "cache-clean-interval=1"])]
+	if "compat=0.10" not in options:
+		words.append(rng.choice(["lazy-refcounts=on", "lazy-refcounts=off"]))
+	if rng.random() < 0.4:
+		image.do("reopen read-only=on")
+		assert image.ask("write 0 1 1").startswith("error 30")
+		qemu_check(image.path, leaks=None)	# it is all there, and free to be read
+		words.append("read-only=off")
+	image.do("reopen " + ",".join(words))
+
+
+@pytest.mark.parametrize("options", FORMATS)
+def test_reopen(tmp_path, options):
+	rng = rng_of(seed_of(4000 + FORMATS.index(options)))
+	cluster, size = cluster_of(options), 1 << 20
+	path, model = create(str(tmp_path / "a"), f"{size},{options}"), Model(size)
+	with Image(path) as image:
+		for step, (ours, _) in enumerate(program(rng, model, cluster, 60, snapshots=0, resize=False)):
+			image.do(ours)
+			if step % 5 == 4:
+				reopened(image, rng, options)
+		for text, why in (("reopen x-no-repair=on", "cannot be changed"), ("reopen file=x", "file"),
+				  ("reopen force-share=on,read-only=on", "force-share"),
+				  ("reopen cache-size=4k,l2-cache-size=8k", "exceed")):
+			assert why in image.ask(text), text
+		# nothing of what was refused stayed
+		image.do("reopen read-only=off", "write 0 512 7")
+		model.write(0, 512, 7)
+		same_content_open(image, path, model, str(tmp_path / "raw"))
+	qemu_check(path)
+	same_content(path, model.save(str(tmp_path / "raw")))
 
 
 def test_backing_loop(tmp_path):

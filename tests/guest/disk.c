@@ -1,7 +1,7 @@
 /*
  * A driver for one virtio-blk disk: VIRTIO 1.2, sections 3.1 (initialisation), 2.7 (split
- * virtqueue), 4.1 (PCI), 5.2 (block device). One request at a time, three descriptors, the
- * completion by MSI-X.
+ * virtqueue), 4.1 (PCI), 5.2 (block device). Each request has a slot with three descriptors, so
+ * that several can be on their way; completion by MSI-X.
  */
 #include "guest.h"
 #include "spec/pci.h"
@@ -9,7 +9,8 @@
 #include "spec/virtio_blk.h"
 #include "spec/virtio_pci.h"
 
-#define SIZE 8u
+#define SIZE 64u
+#define DESCS 3u /* of a slot */
 #define WAIT_NS UINT64_C(20000000000) /* a host may be slow */
 
 #define COMMON(field) (disk.common + offsetof(struct virtio_pci_common_cfg, field))
@@ -18,10 +19,17 @@ static struct {
 	uint32_t bdf;
 	uintptr_t common, notify, device;
 	uint16_t avail_idx, used_idx;
+	uint64_t features;
 	volatile bool signalled;
-	struct virtio_blk_req_hdr hdr;
-	volatile uint8_t status;
+	unsigned busy; /* slots whose request is not done */
+	struct {
+		struct virtio_blk_req_hdr hdr;
+		struct virtio_blk_discard_write_zeroes range;
+		volatile uint8_t status;
+		bool busy;
+	} slot[DISK_SLOTS];
 } disk;
+_Static_assert(DISK_SLOTS * DESCS <= SIZE, "descriptors");
 
 static struct {
 	struct virtq_desc desc[SIZE];
@@ -101,6 +109,7 @@ static void queue_start(void)
 void disk_init(void)
 {
 	const uint64_t want = UINT64_C(1) << VIRTIO_F_VERSION_1 | 1u << VIRTIO_BLK_F_FLUSH;
+	const uint64_t like = 1u << VIRTIO_BLK_F_DISCARD | 1u << VIRTIO_BLK_F_WRITE_ZEROES;
 	unsigned cap;
 
 	disk.bdf = pci_find(VIRTIO_PCI_VENDOR_ID, VIRTIO_PCI_DEVICE_ID_BASE + VIRTIO_ID_BLOCK);
@@ -115,10 +124,11 @@ void disk_init(void)
 		pause();
 	}
 	mmio_write8(COMMON(device_status), VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER);
-	if ((features() & want) != want) {
+	disk.features = features() & (want | like);
+	if ((disk.features & want) != want) {
 		guest_fail("the disk lacks VERSION_1 or FLUSH");
 	}
-	set_features(want);
+	set_features(disk.features);
 	mmio_write8(COMMON(device_status), VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER |
 						   VIRTIO_STATUS_FEATURES_OK);
 	if (!(mmio_read8(COMMON(device_status)) & VIRTIO_STATUS_FEATURES_OK)) {
@@ -145,64 +155,113 @@ void disk_irq(void)
 	disk.signalled = true;
 }
 
-static void desc(unsigned i, const volatile void *at, uint32_t len, unsigned flags)
+static unsigned desc(unsigned i, const volatile void *at, size_t len, unsigned flags)
 {
 	vq.desc[i] = (struct virtq_desc){
-		.addr = le64_of((uintptr_t)at), .len = le32_of(len),
+		.addr = le64_of((uintptr_t)at), .len = le32_of((uint32_t)len),
 		.flags = le16_of((uint16_t)flags), .next = le16_of((uint16_t)(i + 1)),
 	};
+	return i + 1;
 }
 
-static void request(uint32_t type, uint64_t sector, const void *data, uint32_t len)
+static void submit(unsigned slot, uint32_t type, uint64_t sector, const void *data, size_t len)
 {
-	volatile uint16_t *used = &vq.used.idx, *avail = &vq.avail.idx;
-	unsigned n = 0;
-	uint64_t end = clock_ns() + WAIT_NS;
+	volatile uint16_t *avail = &vq.avail.idx;
+	unsigned first = slot * DESCS, n = first;
 
-	disk.hdr = (struct virtio_blk_req_hdr){.type = le32_of(type), .sector = le64_of(sector)};
-	disk.status = 0xff;
-	desc(n++, &disk.hdr, sizeof(disk.hdr), VIRTQ_DESC_F_NEXT);
-	if (len) {
-		desc(n++, data, len,
-		     VIRTQ_DESC_F_NEXT | (type == VIRTIO_BLK_T_IN ? VIRTQ_DESC_F_WRITE : 0));
+	if (disk.slot[slot].busy) {
+		guest_fail("the slot is in use");
 	}
-	desc(n, &disk.status, 1, VIRTQ_DESC_F_WRITE);
-	vq.avail.ring[disk.avail_idx % SIZE] = 0;
+	disk.slot[slot].hdr = (struct virtio_blk_req_hdr){.type = le32_of(type),
+							  .sector = le64_of(sector)};
+	disk.slot[slot].status = 0xff;
+	disk.slot[slot].busy = true;
+	disk.busy++;
+	n = desc(n, &disk.slot[slot].hdr, sizeof(disk.slot[slot].hdr), VIRTQ_DESC_F_NEXT);
+	if (len) {
+		n = desc(n, data, len, VIRTQ_DESC_F_NEXT |
+				       (type == VIRTIO_BLK_T_IN ? VIRTQ_DESC_F_WRITE : 0));
+	}
+	desc(n, &disk.slot[slot].status, 1, VIRTQ_DESC_F_WRITE);
+	vq.avail.ring[disk.avail_idx % SIZE] = (uint16_t)first;
 	disk.signalled = false;
 	__asm__ volatile("" : : : "memory");
 	*avail = ++disk.avail_idx;
 	__sync_synchronize();
 	mmio_write16(disk.notify, 0);
-	irq_off();
-	while (!disk.signalled) {
-		irq_wait(); /* the timer wakes, too */
-		if (clock_ns() > end) {
-			guest_fail("the disk does not answer");
-		}
-	}
-	irq_on();
-	if (*used != (uint16_t)(disk.used_idx + 1)) {
-		guest_fail("the disk interrupts without an answer");
-	}
-	if (le32_get(vq.used.ring[disk.used_idx++ % SIZE].id) != 0) {
+}
+
+static void done(void)
+{
+	uint32_t id = le32_get(vq.used.ring[disk.used_idx++ % SIZE].id);
+
+	if (id % DESCS || id / DESCS >= DISK_SLOTS || !disk.slot[id / DESCS].busy) {
 		guest_fail("the disk answers another request");
 	}
-	if (disk.status != VIRTIO_BLK_S_OK) {
+	if (disk.slot[id / DESCS].status != VIRTIO_BLK_S_OK) {
 		guest_fail("the disk reports an error");
 	}
+	disk.slot[id / DESCS].busy = false;
+	disk.busy--;
+}
+
+void disk_wait(void)
+{
+	volatile uint16_t *used = &vq.used.idx;
+	uint64_t end = clock_ns() + WAIT_NS;
+
+	while (disk.busy) {
+		irq_off();
+		while (!disk.signalled) {
+			irq_wait(); /* the timer wakes, too */
+			if (clock_ns() > end) {
+				guest_fail("the disk does not answer");
+			}
+		}
+		disk.signalled = false;
+		irq_on();
+		/* none, if those of this interrupt were seen with the last one */
+		while (*used != disk.used_idx) {
+			done();
+		}
+	}
+}
+
+void disk_write_start(unsigned slot, uint64_t sector, const void *data, uint32_t len)
+{
+	submit(slot, VIRTIO_BLK_T_OUT, sector, data, len);
+}
+
+bool disk_erase_start(unsigned slot, bool zero, uint64_t sector, uint32_t sectors)
+{
+	unsigned feature = zero ? VIRTIO_BLK_F_WRITE_ZEROES : VIRTIO_BLK_F_DISCARD;
+
+	if (!(disk.features >> feature & 1)) {
+		return false;
+	}
+	disk.slot[slot].range = (struct virtio_blk_discard_write_zeroes){
+		.sector = le64_of(sector), .num_sectors = le32_of(sectors),
+		.flags = le32_of(zero ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0),
+	};
+	submit(slot, zero ? VIRTIO_BLK_T_WRITE_ZEROES : VIRTIO_BLK_T_DISCARD, 0,
+	       &disk.slot[slot].range, sizeof(disk.slot[slot].range));
+	return true;
 }
 
 void disk_read(uint64_t sector, void *data, uint32_t len)
 {
-	request(VIRTIO_BLK_T_IN, sector, data, len);
+	submit(0, VIRTIO_BLK_T_IN, sector, data, len);
+	disk_wait();
 }
 
 void disk_write(uint64_t sector, const void *data, uint32_t len)
 {
-	request(VIRTIO_BLK_T_OUT, sector, data, len);
+	submit(0, VIRTIO_BLK_T_OUT, sector, data, len);
+	disk_wait();
 }
 
 void disk_flush(void)
 {
-	request(VIRTIO_BLK_T_FLUSH, 0, NULL, 0);
+	submit(0, VIRTIO_BLK_T_FLUSH, 0, NULL, 0);
+	disk_wait();
 }

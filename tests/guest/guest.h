@@ -211,6 +211,12 @@ uint64_t disk_sectors(void);
 void disk_read(uint64_t sector, void *data, uint32_t len);
 void disk_write(uint64_t sector, const void *data, uint32_t len);
 void disk_flush(void);
+/* Several at once: one for each slot, data in place until disk_wait(), which waits for all. */
+#define DISK_SLOTS 16u
+void disk_write_start(unsigned slot, uint64_t sector, const void *data, uint32_t len);
+/* Discard or write-zeroes; false: the disk has no such thing. */
+bool disk_erase_start(unsigned slot, bool zero, uint64_t sector, uint32_t sectors);
+void disk_wait(void);
 /* To be called by guest_irq(IRQ_DISK). */
 void disk_irq(void);
 

@@ -23,10 +23,12 @@ COMMANDS = {"qmp_capabilities", "query-status", "query-version", "query-commands
 	    "query-uuid", "query-kvm", "query-cpus-fast", "query-cpu-definitions",
 	    "query-hotpluggable-cpus", "query-iothreads", "query-chardev", "stop", "cont",
 	    "system_reset", "system_powerdown", "quit", "query-stats", "query-stats-schemas",
-	    "trace-event-get-state", "trace-event-set-state", "block_resize", "block_set_io_throttle"}
+	    "trace-event-get-state", "trace-event-set-state", "block_resize", "block_set_io_throttle",
+	    "blockdev-reopen"}
 NO_LIMITS = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
 # of a machine without disks
-NOT_FOUND = {"block_resize": {"device": "d0", "size": 512}, "block_set_io_throttle": {"device": "d0", **NO_LIMITS}}
+NOT_FOUND = {"block_resize": {"device": "d0", "size": 512}, "block_set_io_throttle": {"device": "d0", **NO_LIMITS},
+	     "blockdev-reopen": {"options": [{"driver": "raw", "node-name": "d0"}]}}
 # those that cannot do without
 ARGUMENTS = {"query-stats": {"target": "vm"}, "trace-event-get-state": {"name": "*"},
 	     "trace-event-set-state": {"name": "*", "enable": False}}
@@ -195,6 +197,9 @@ def test_every_command_answers(server, client):
 	("block_resize", {"node-name": "n0", "size": 512}, "n0"),
 	("block_resize", {"device": "d0", "size": -1}, "size"),
 	("block_resize", {"device": "d0"}, "size"),
+	("blockdev-reopen", {"options": []}, "options"),
+	("blockdev-reopen", {"options": [{"driver": "raw"}]}, "node-name"),
+	("blockdev-reopen", {"options": [{"node-name": "a"}, {"node-name": "b"}]}, "one by one"),
 	("block_set_io_throttle", NO_LIMITS, "device"),
 	("block_set_io_throttle", {"device": "d0", **NO_LIMITS, "bps": -1}, "bps"),
 	("block_set_io_throttle", {"device": "d0"}, "bps"),

@@ -19,14 +19,15 @@
  * a chain without room for header or status breaks the device. What the disk cannot do is up to
  * the error policy (werror, rerror): with `stop` the request is kept, the machine stops, and the
  * request is submitted again when its queue starts. While the queue stands still it is parked: not
- * in flight for the queue. A reset drops it.
+ * in flight for the queue. A reset drops it. It is saved with the state, and where that is loaded it begins
+ * anew, from its header on.
  *
  * Write cache: volatile if the node has one, the driver took FLUSH, and it did not switch the
  * cache off (CONFIG_WCE); else every write and write-zeroes is FUA (5.2.6.2).
  *
  * Threads: the queue's loop; configuration on the control loop. Untrusted: the driver.
  */
-#include "device/virtio/blk.h"
+#include "device/virtio/blk_int.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -51,62 +52,11 @@
 #define SECTOR		   VIRTIO_BLK_SECTOR_SIZE
 #define FEATURE(bit)	   (UINT64_C(1) << (bit))
 
-struct request {
-	struct blk_queue *bq;
-	struct request *next; /* free list */
-	struct virtq_chain chain;
-	struct blk_req io;
-	struct iovec *iov;
-	struct iovec *last; /* entry whose end is the status byte */
-};
-
-/* Owner: the queue's loop, after creation. */
-struct blk_queue {
-	struct virtio_blk *blk;
-	struct virtq *vq;
-	struct blk_chan *chan;
-	bool chan_owned; /* else it is that of an earlier queue on the same loop */
-	struct request *pool, *free;
-	struct request *kept, **kept_end; /* failed, and tried again when the queue starts … */
-	uint32_t resets;                  /* … if it has not been reset since then */
-	unsigned fresh; /* requests of the pool from here on were never used: their pages neither */
-	struct iovec *iovs;
-	struct loop_hook hook;
-	bool unsignalled; /* pushed since the last virtq_notify() */
-};
-
-struct virtio_blk {
-	struct virtio_dev vd;
-	struct blk_node *node;
-	struct blk_info info;   /* but for its size, which can change: */
-	_Atomic uint64_t sectors;
-	struct blk_user *user;
-	bool read_only, write_through, config_wce;
-	enum virtio_blk_policy rerror, werror;
-	void (*error)(void *opaque, const struct virtio_blk_error *e);
-	void *error_opaque;
-	uint8_t serial[VIRTIO_BLK_ID_BYTES];
-	_Atomic bool writeback;
-	unsigned max_segs;
-	struct blk_queue *queue; /* vd.nqueues, and `made` of them have memory and a channel */
-	unsigned made;
-};
-
-static struct virtio_blk *of_vd(struct virtio_dev *vd)
-{
-	return container_of(vd, struct virtio_blk, vd);
-}
-
-static struct blk_queue *of_vq(struct virtq *q)
-{
-	return &of_vd(q->vd)->queue[q->index];
-}
-
 /* --- configuration --- */
 
 static uint64_t blk_features(struct virtio_dev *vd)
 {
-	const struct virtio_blk *b = of_vd(vd);
+	const struct virtio_blk *b = blk_of_vd(vd);
 	uint64_t f = FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_BLK_SIZE) |
 		     FEATURE(VIRTIO_BLK_F_TOPOLOGY);
 
@@ -132,7 +82,7 @@ static uint64_t blk_features(struct virtio_dev *vd)
 
 static void blk_config_read(struct virtio_dev *vd, unsigned off, void *buf, unsigned len)
 {
-	struct virtio_blk *b = of_vd(vd);
+	struct virtio_blk *b = blk_of_vd(vd);
 	const struct blk_info *i = &b->info;
 	uint32_t align = MAX(i->discard_granularity, i->block_size) / SECTOR;
 	struct virtio_blk_config_layout c = {
@@ -159,7 +109,7 @@ static void blk_config_read(struct virtio_dev *vd, unsigned off, void *buf, unsi
 
 static void blk_config_write(struct virtio_dev *vd, unsigned off, const void *buf, unsigned len)
 {
-	struct virtio_blk *b = of_vd(vd);
+	struct virtio_blk *b = blk_of_vd(vd);
 	uint8_t v;
 
 	if (off != offsetof(struct virtio_blk_config_layout, writeback) || len != 1 ||
@@ -175,16 +125,14 @@ static bool writeback_at_first(const struct virtio_blk *b)
 	return b->info.write_cache && !b->write_through;
 }
 
-static void kept_drop(struct blk_queue *bq);
-
 static void blk_reset(struct virtio_dev *vd)
 {
-	struct virtio_blk *b = of_vd(vd);
+	struct virtio_blk *b = blk_of_vd(vd);
 
 	atomic_store(&b->writeback, writeback_at_first(b));
 	/* of a driver that is gone; no queue runs */
 	for (unsigned i = 0; i < b->made; i++) {
-		kept_drop(&b->queue[i]);
+		blk_kept_drop(&b->queue[i]);
 	}
 }
 
@@ -206,7 +154,7 @@ static unsigned write_flags(struct virtio_blk *b)
 
 /* --- answers --- */
 
-static void answer(struct request *r, uint8_t status, uint32_t written)
+static void answer(struct blk_request *r, uint8_t status, uint32_t written)
 {
 	struct blk_queue *bq = r->bq;
 
@@ -225,7 +173,7 @@ static void answer(struct request *r, uint8_t status, uint32_t written)
 }
 
 /* Nothing but the status was written. */
-static void answer_failed(struct request *r, uint8_t status)
+static void answer_failed(struct blk_request *r, uint8_t status)
 {
 	answer(r, status, r->chain.in_len == 1 ? 1 : 0);
 }
@@ -245,12 +193,13 @@ static void stopped_check(struct blk_queue *bq)
 /* --- errors --- */
 
 /* Their driver has reset them. */
-static void kept_drop(struct blk_queue *bq)
+void blk_kept_drop(struct blk_queue *bq)
 {
 	while (bq->kept) {
-		struct request *r = bq->kept;
+		struct blk_request *r = bq->kept;
 
 		bq->kept = r->next;
+		r->whole = false;
 		r->next = bq->free;
 		bq->free = r;
 	}
@@ -259,7 +208,7 @@ static void kept_drop(struct blk_queue *bq)
 
 /* Keeps a request until the queue starts again. Of a queue that is stopping it is no longer in
  * flight, so that the machine can stop. */
-static void keep(struct request *r)
+static void keep(struct blk_request *r)
 {
 	struct blk_queue *bq = r->bq;
 	struct virtq *q = bq->vq;
@@ -272,7 +221,7 @@ static void keep(struct request *r)
 	bq->kept_end = &r->next;
 }
 
-static void io_failed(struct request *r, int result)
+static void io_failed(struct blk_request *r, int result)
 {
 	struct virtio_blk *b = r->bq->blk;
 	bool read = r->io.op == BLK_READ;
@@ -302,7 +251,7 @@ static void io_failed(struct request *r, int result)
 
 static void io_done(struct blk_req *io, int result)
 {
-	struct request *r = container_of(io, struct request, io);
+	struct blk_request *r = container_of(io, struct blk_request, io);
 	struct blk_queue *bq = r->bq;
 
 	if (result == 0) {
@@ -343,7 +292,7 @@ static bool range_set(const struct virtio_blk *b, struct blk_req *io, uint64_t s
 }
 
 /* Cuts the header off the front of the out-part; what is left begins at *first. */
-static void header_take(struct request *r, struct virtio_blk_req_hdr *h, unsigned *first)
+static void header_take(struct blk_request *r, struct virtio_blk_req_hdr *h, unsigned *first)
 {
 	struct iov_cur cur = iov_cur_init(r->iov, r->chain.n_out);
 	size_t done = iov_cur_read(&cur, h, sizeof(*h));
@@ -362,7 +311,7 @@ static void header_take(struct request *r, struct virtio_blk_req_hdr *h, unsigne
 	*first = i;
 }
 
-static void transfer(struct request *r, enum blk_op op, uint64_t sector, unsigned first)
+static void transfer(struct blk_request *r, enum blk_op op, uint64_t sector, unsigned first)
 {
 	struct virtio_blk *b = r->bq->blk;
 	bool read = op == BLK_READ;
@@ -382,7 +331,7 @@ static void transfer(struct request *r, enum blk_op op, uint64_t sector, unsigne
 }
 
 /* DISCARD and WRITE_ZEROES: one segment (max_discard_seg and max_write_zeroes_seg are 1). */
-static void erase(struct request *r, enum blk_op op, unsigned first)
+static void erase(struct blk_request *r, enum blk_op op, unsigned first)
 {
 	struct virtio_blk *b = r->bq->blk;
 	struct iov_cur cur = iov_cur_init(r->iov + first, r->chain.n_out - first);
@@ -418,7 +367,7 @@ static void erase(struct request *r, enum blk_op op, unsigned first)
 	blk_submit(r->bq->chan, &r->io);
 }
 
-static void flush(struct request *r)
+static void flush(struct blk_request *r)
 {
 	r->io.op = BLK_FLUSH;
 	r->io.flags = 0;
@@ -428,7 +377,7 @@ static void flush(struct request *r)
 	blk_submit(r->bq->chan, &r->io);
 }
 
-static void get_id(struct request *r)
+static void get_id(struct blk_request *r)
 {
 	struct iov_cur cur = iov_cur_init(r->iov + r->chain.n_out, r->chain.n_in);
 	const uint8_t *serial = r->bq->blk->serial;
@@ -438,7 +387,7 @@ static void get_id(struct request *r)
 }
 
 /* One popped chain. False: it broke the device. */
-static bool request_start(struct request *r)
+static bool request_start(struct blk_request *r)
 {
 	struct virtio_blk_req_hdr h;
 	unsigned first;
@@ -479,9 +428,9 @@ static bool request_start(struct request *r)
 /* --- the queue --- */
 
 /* The first of the free list, which is a stack, or one that was never used; NULL: none. */
-static struct request *request_free(struct blk_queue *bq)
+struct blk_request *blk_request_free(struct blk_queue *bq)
 {
-	struct request *r = bq->free;
+	struct blk_request *r = bq->free;
 
 	if (!r && bq->fresh < bq->vq->max_size) {
 		r = bq->free = &bq->pool[bq->fresh];
@@ -496,7 +445,7 @@ static struct request *request_free(struct blk_queue *bq)
 /* Takes one request; false if there is none, or the device is broken. */
 static bool request_next(struct blk_queue *bq, struct virtq *q)
 {
-	struct request *r = request_free(bq);
+	struct blk_request *r = blk_request_free(bq);
 
 	if (!r) {
 		if (!virtq_empty(q)) {
@@ -520,7 +469,7 @@ static bool request_next(struct blk_queue *bq, struct virtq *q)
 
 static void blk_kick(struct virtq *q)
 {
-	struct blk_queue *bq = of_vq(q);
+	struct blk_queue *bq = blk_of_vq(q);
 
 	/* Requests that are answered at once could keep a fast driver and us busy for ever:
 	 * after some rounds the loop gets to its other work first. */
@@ -539,101 +488,60 @@ static void blk_kick(struct virtq *q)
 	virtq_kick_self(q);
 }
 
+/* A request that was kept, of a queue that runs again. */
+static void again(struct blk_queue *bq, struct blk_request *r)
+{
+	virtq_unpark(bq->vq, &r->chain);
+	if (!r->whole) {
+		blk_submit(bq->chan, &r->io);
+		return;
+	}
+	r->whole = false;
+	if (!request_start(r)) {
+		virtq_park(bq->vq, &r->chain); /* it goes nowhere: the device is broken */
+		r->next = bq->free;
+		bq->free = r;
+	}
+}
+
 static void blk_queue_start(struct virtq *q)
 {
-	struct blk_queue *bq = of_vq(q);
-
-	struct request *r;
+	struct blk_queue *bq = blk_of_vq(q);
+	struct blk_request *r;
 
 	bq->unsignalled = false;
 	loop_hook_add(q->loop, &bq->hook);
 	if (bq->resets != q->resets) {
-		kept_drop(bq);
+		blk_kept_drop(bq);
 		bq->resets = q->resets;
 	}
 	r = bq->kept;
 	bq->kept = NULL;
 	bq->kept_end = &bq->kept;
 	while (r) {
-		struct request *next = r->next;
+		struct blk_request *next = r->next;
 
-		virtq_unpark(q, &r->chain);
-		blk_submit(bq->chan, &r->io);
+		again(bq, r);
 		r = next;
 	}
 }
 
 static void blk_queue_stop(struct virtq *q)
 {
-	struct blk_queue *bq = of_vq(q);
-	struct request *r = bq->kept;
+	struct blk_queue *bq = blk_of_vq(q);
+	struct blk_request *r = bq->kept;
 
 	/* again, now that the queue does not run */
 	bq->kept = NULL;
 	bq->kept_end = &bq->kept;
 	while (r) {
-		struct request *next = r->next;
+		struct blk_request *next = r->next;
 
 		keep(r);
 		r = next;
 	}
 	blk_chan_hurry(bq->chan);
 	stopped_check(bq);
-}
-
-/* --- state --- */
-
-struct blk_state {
-	uint64_t capacity;
-	bool writeback;
-};
-static const struct state_field state_fields[] = {
-	STATE_F_U64(struct blk_state, capacity),
-	STATE_F_BOOL(struct blk_state, writeback),
-	STATE_F_END,
-};
-static const struct state_desc blk_state_desc = {
-	.name = "virtio-blk",
-	.version = 1,
-	.min_version = 1,
-	.size = sizeof(struct blk_state),
-	.fields = state_fields,
-};
-
-static int blk_save(struct virtio_dev *vd, void *st, struct err *err)
-{
-	struct virtio_blk *b = of_vd(vd);
-
-	for (unsigned i = 0; i < b->made; i++) {
-		if (b->queue[i].kept) {
-			return err_set(err, EBUSY,
-				       "%s: requests have failed and wait for their next try; "
-				       "make room on the disk and let the machine go on (cont) "
-				       "before its state is saved",
-				       vd->name);
-		}
-	}
-	*(struct blk_state *)st = (struct blk_state){
-		.capacity = atomic_load(&b->sectors),
-		.writeback = atomic_load(&b->writeback),
-	};
-	return 0;
-}
-
-static int blk_load(struct virtio_dev *vd, const void *st, struct err *err)
-{
-	struct virtio_blk *b = of_vd(vd);
-	const struct blk_state *s = st;
-
-	if (s->capacity != atomic_load(&b->sectors)) {
-		return err_set(err, EINVAL,
-			       "%s: the saved disk has %llu sectors, '%s' has %llu; give the "
-			       "device the disk it was saved with",
-			       vd->name, (unsigned long long)s->capacity, blk_name(b->node),
-			       (unsigned long long)atomic_load(&b->sectors));
-	}
-	atomic_store(&b->writeback, s->writeback);
-	return 0;
 }
 
 /* --- life --- */
@@ -661,7 +569,7 @@ static void queues_free(struct virtio_blk *b)
 
 static void blk_destroy(struct virtio_dev *vd)
 {
-	struct virtio_blk *b = of_vd(vd);
+	struct virtio_blk *b = blk_of_vd(vd);
 
 	virtio_dev_fini(vd);
 	queues_free(b);
