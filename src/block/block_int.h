@@ -84,7 +84,7 @@ struct blk_driver {
 	int (*make_empty)(struct blk_node *n, struct err *err);
 	bool (*dirty)(struct blk_node *n);
 	int (*snapshot_load)(struct blk_node *n, const char *id_or_name, struct err *err);
-	size_t (*compress)(struct blk_node *n, const void *in, size_t len, void *out, size_t cap);
+	struct blk_packer *(*packer)(struct blk_node *n);
 	int (*write_compressed)(struct blk_node *n, uint64_t off, const void *data, size_t len);
 };
 

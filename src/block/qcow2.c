@@ -676,6 +676,6 @@ const struct blk_driver blk_qcow2_driver = {
 	.set_backing = q2_node_set_backing,
 	.make_empty = q2_node_make_empty,
 	.dirty = q2_node_dirty,
-	.compress = q2_node_compress,
+	.packer = q2_node_packer,
 	.write_compressed = q2_node_write_compressed,
 };

@@ -296,9 +296,9 @@ int q2_node_make_empty(struct blk_node *n, struct err *err)
 
 /* --- compressed clusters, made by the caller's threads --- */
 
-size_t q2_node_compress(struct blk_node *n, const void *in, size_t len, void *out, size_t cap)
+struct blk_packer *q2_node_packer(struct blk_node *n)
 {
-	return q2_deflate(q2_node_of(n)->q->zstd, in, len, out, cap);
+	return q2_packer_new(q2_node_of(n)->q->zstd);
 }
 
 static void packed_fn(void *arg)

@@ -388,13 +388,14 @@ int q2_write_compressed(struct q2 *q, uint64_t off, uint64_t len, struct iov_cur
 	}
 	plain = malloc(size);
 	packed = malloc(size);
-	r = plain && packed ? 0 : -ENOMEM;
+	q->packer = q->packer ? q->packer : q2_packer_new(q->zstd);
+	r = plain && packed && q->packer ? 0 : -ENOMEM;
 	for (uint64_t end = off + len; off < end && !r; off += size) {
 		size_t n = MIN(size, end - off), out;
 
 		iov_cur_read(from, plain, n);
 		memset(plain + n, 0, size - n);
-		out = q2_deflate(q->zstd, plain, size, packed, size - 1);
+		out = q->packer->pack(q->packer, plain, size, packed, size - 1);
 		r = out ? q2_write_packed(q, off, packed, out) : -EFBIG;
 		if (r == -EFBIG) {
 			r = q2_write_buf(q, off, plain, n);

@@ -227,7 +227,6 @@ static void read_done(struct blk_req *r, int result)
 	}
 	s->state = COMPRESSING;
 	s->press = (struct compress_job){
-		.node = s->job->c->target->node,
 		.in = s->buf,
 		.len = s->len,
 		.cluster = s->job->unit,
@@ -580,7 +579,8 @@ static int job_new(struct copy *c, struct job **out, struct err *err)
 	j->offload = c->offload;
 	r = slots_new(j);
 	if (!r && c->compress) {
-		r = compress_pool_new(&j->pool, j->loop, (unsigned)MAX(cpus, 1), err);
+		r = compress_pool_new(&j->pool, j->loop, c->target->node, (unsigned)MAX(cpus, 1),
+				      err);
 	}
 	if (r) {
 		job_free(j);
