@@ -85,7 +85,7 @@ struct blk_driver {
 	bool (*dirty)(struct blk_node *n);
 	int (*snapshot_load)(struct blk_node *n, const char *id_or_name, struct err *err);
 	struct blk_packer *(*packer)(struct blk_node *n);
-	int (*write_compressed)(struct blk_node *n, uint64_t off, const void *data, size_t len);
+	int (*write_compressed)(struct blk_node *n, const struct blk_packed *p, unsigned count);
 };
 
 /* NULL if there is none of that name. i: the table, NULL at its end. */

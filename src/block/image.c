@@ -133,7 +133,7 @@ bool blk_image_can_compress(const struct blk_node *n)
 	return n->drv->packer && n->drv->write_compressed;
 }
 
-int blk_image_write_compressed(struct blk_node *n, uint64_t off, const void *data, size_t len)
+int blk_image_write_compressed(struct blk_node *n, const struct blk_packed *p, unsigned count)
 {
-	return n->drv->write_compressed(n, off, data, len);
+	return n->drv->write_compressed(n, p, count);
 }

@@ -68,7 +68,13 @@ struct blk_packer {
 };
 struct blk_packer *blk_image_packer(struct blk_node *n); /* NULL: out of memory */
 bool blk_image_can_compress(const struct blk_node *n);
-/* Makes what such a packer gave the cluster at off, which has none yet. 0 or -errno. */
-int blk_image_write_compressed(struct blk_node *n, uint64_t off, const void *data, size_t len);
+/* Makes what such a packer gave the content of clusters. 0 or -errno, and then of some of them. */
+#define BLK_PACKED_MAX 64
+struct blk_packed {
+	uint64_t off; /* of the cluster */
+	const void *data;
+	size_t len;
+};
+int blk_image_write_compressed(struct blk_node *n, const struct blk_packed *p, unsigned count);
 
 #endif

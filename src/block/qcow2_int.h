@@ -385,8 +385,8 @@ void q2_write_many(struct q2 *q, struct q2_write *w, unsigned n);
 int q2_write(struct q2 *q, uint64_t off, uint64_t len, struct iov_cur *from);
 int q2_write_buf(struct q2 *q, uint64_t off, const void *buf, uint64_t len);
 int q2_write_compressed(struct q2 *q, uint64_t off, uint64_t len, struct iov_cur *from);
-/* One cluster that a packer made smaller. -EFBIG: no entry can point that far. */
-int q2_write_packed(struct q2 *q, uint64_t off, const uint8_t *packed, size_t size);
+/* Clusters that a packer made smaller, at most BLK_PACKED_MAX. -EFBIG: no entry can point that far. */
+int q2_write_packed(struct q2 *q, const struct blk_packed *p, unsigned n);
 int q2_zero(struct q2 *q, uint64_t off, uint64_t len, bool unmap);
 int q2_discard(struct q2 *q, uint64_t off, uint64_t len, bool full, enum q2_reason why);
 int q2_status(struct q2 *q, uint64_t off, uint64_t len, struct q2_ext_info *out);
@@ -483,7 +483,7 @@ int q2_node_set_backing(struct blk_node *n, const char *file, const char *fmt, s
 int q2_node_make_empty(struct blk_node *n, struct err *err);
 bool q2_node_dirty(struct blk_node *n);
 struct blk_packer *q2_node_packer(struct blk_node *n);
-int q2_node_write_compressed(struct blk_node *n, uint64_t off, const void *data, size_t len);
+int q2_node_write_compressed(struct blk_node *n, const struct blk_packed *p, unsigned count);
 /* qcow2_open.c */
 int q2_node_open(struct blk_node *n, struct opts *o, struct err *err);
 /* A name in an image, as seen from the image's directory; allocated. */

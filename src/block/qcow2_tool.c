@@ -15,8 +15,7 @@ struct call {
 	struct blk_qcow2 *b;
 	const char *a, *c;
 	uint64_t off, size;
-	const void *data;
-	size_t len;
+	const struct blk_packed *packed;
 	unsigned u;
 	struct blk_check *check;
 	struct err *err;
@@ -305,19 +304,20 @@ static void packed_fn(void *arg)
 {
 	struct call *k = arg;
 
-	k->r = q2_write_packed(k->b->q, k->off, k->data, k->len);
+	k->r = q2_write_packed(k->b->q, k->packed, k->u);
 }
 
-int q2_node_write_compressed(struct blk_node *n, uint64_t off, const void *data, size_t len)
+int q2_node_write_compressed(struct blk_node *n, const struct blk_packed *p, unsigned count)
 {
 	const struct q2 *q = q2_node_of(n)->q;
-	struct call k = {.off = off, .data = data, .len = len};
+	struct call k = {.packed = p, .u = count};
+	bool ok = count <= BLK_PACKED_MAX && !q->geo.data_file;
 
-	if (off & (q->geo.cluster_size - 1) || off >= q->h.size || !len ||
-	    len >= q->geo.cluster_size || q->geo.data_file) {
-		return -EINVAL;
+	for (unsigned i = 0; i < count && ok; i++) {
+		ok = !(p[i].off & (q->geo.cluster_size - 1)) && p[i].off < q->h.size &&
+		     p[i].len && p[i].len < q->geo.cluster_size;
 	}
-	return run(n, &k, packed_fn);
+	return ok ? run(n, &k, packed_fn) : -EINVAL;
 }
 
 /* --- new images --- */
