@@ -242,6 +242,8 @@ struct q2 {
 	uint32_t l1_size;
 	uint32_t l1_lo, l1_hi;
 	struct q2_cache l2, rc;
+	struct q2_slot *rc_last; /* of rc, where the last look ended; or NULL */
+	bool rc_ahead;		 /* refcounts are looked at in order */
 	uint64_t *rt; /* refcount table, host byte order */
 	uint32_t rt_size, rt_lo, rt_hi;
 	uint32_t rt_reserved; /* one entry of the file with reserved bits, plus 1 */
