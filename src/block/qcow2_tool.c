@@ -442,35 +442,74 @@ int q2_node_create(struct blk_graph *g, struct blk_node *file, struct opts *o, s
 	return r;
 }
 
+#define MAX_LAYERS 200 /* as many as nodes can stand above each other */
+
+struct content {
+	struct blk_io *layer[MAX_LAYERS];
+	uint64_t size[MAX_LAYERS];
+	unsigned n;
+};
+
+/* n and what it stands on. */
+static int content_open(struct content *c, struct blk_node *n, struct err *err)
+{
+	int r = 0;
+
+	for (; n && c->n < MAX_LAYERS && !r; n = n->backing) {
+		struct blk_io **io = &c->layer[c->n];
+
+		r = c->n ? blk_io_open_beside(c->layer[0], n, io, err) : blk_io_open(n, io, err);
+		if (!r) {
+			c->size[c->n++] = blk_size(n);
+		}
+	}
+	return r;
+}
+
+/* What the first layer has there that has anything; nothing at all is zeros. */
+static int content_status(struct content *c, uint64_t off, uint64_t len, struct blk_extent *e)
+{
+	for (unsigned i = 0; i < c->n && off < c->size[i]; i++) {
+		int r = blk_io_status(c->layer[i], off, MIN(len, c->size[i] - off), e);
+
+		if (r || e->flags & (BLK_EXT_DATA | BLK_EXT_ZERO | BLK_EXT_ALLOCATED)) {
+			return r;
+		}
+		len = e->len;
+	}
+	*e = (struct blk_extent){.len = len, .flags = BLK_EXT_ZERO};
+	return 0;
+}
+
 static int content_count(struct blk_node *content, uint64_t cluster, uint64_t *data,
 			 struct err *err)
 {
-	struct blk_io *io;
+	struct content *c = calloc(1, sizeof(*c));
 	uint64_t size = blk_size(content), off = 0;
-	int r = blk_io_open(content, &io, err);
+	int r = c ? content_open(c, content, err) : err_set(err, ENOMEM, "out of memory"), e = 0;
 
-	if (r) {
-		return r;
-	}
-	while (off < size && !r) {
-		struct blk_extent e;
+	while (off < size && !r && !e) {
+		struct blk_extent ext;
 
-		r = blk_io_status(io, off, MIN(size - off, 1 * GiB), &e);
-		if (!r && !(e.flags & BLK_EXT_ZERO)) {
+		e = content_status(c, off, MIN(size - off, 1 * GiB), &ext);
+		if (!e && !(ext.flags & BLK_EXT_ZERO)) {
 			/* whole clusters, also at both ends */
 			uint64_t from = align_down(off, cluster);
-			uint64_t end = align_up(off + e.len, cluster);
+			uint64_t end = align_up(off + ext.len, cluster);
 
 			*data += end - from;
 			off = MIN(end, size);
 		} else {
-			off += e.len;
+			off += ext.len;
 		}
 	}
-	blk_io_close(io);
-	return r ? err_set(err, -r, "'%s': which parts of it hold data: %s",
-			   blk_filename(content), strerror(-r))
-		 : 0;
+	while (c && c->n) {
+		blk_io_close(c->layer[--c->n]);
+	}
+	free(c);
+	return !e ? r
+		  : err_set(err, -e, "'%s': which parts of it hold data: %s",
+			    blk_filename(content), strerror(-e));
 }
 
 int q2_node_measure(struct opts *o, struct blk_node *content, struct blk_measure *out,
