@@ -69,6 +69,7 @@ struct blk_req {
 	/* the node's */
 	struct blk_chan *chan, *top;  /* where it is, and where it was submitted */
 	uint64_t shift;               /* what nodes on the way down have added to off */
+	unsigned tag;                 /* of a format that has handed it down: qcow2.c */
 	struct uring_req ur;
 	int result;
 	uint64_t progress;            /* bytes done */

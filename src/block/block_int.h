@@ -84,8 +84,8 @@ struct blk_driver {
 	int (*make_empty)(struct blk_node *n, struct err *err);
 	bool (*dirty)(struct blk_node *n);
 	int (*snapshot_load)(struct blk_node *n, const char *id_or_name, struct err *err);
-	size_t (*compress)(struct blk_node *n, const void *in, size_t len, void *out, size_t cap);
-	int (*write_compressed)(struct blk_node *n, uint64_t off, const void *data, size_t len);
+	struct blk_packer *(*packer)(struct blk_node *n);
+	int (*write_compressed)(struct blk_node *n, const struct blk_packed *p, unsigned count);
 };
 
 /* NULL if there is none of that name. i: the table, NULL at its end. */
@@ -139,7 +139,8 @@ struct blk_piece;
 struct blk_chan {
 	struct blk_node *node;
 	struct loop *loop;
-	/* Requests come from this channel by blk_forward(), and nowhere else; or NULL. */
+	/* Requests come from this channel, by blk_forward() or as its own, and from nobody
+	 * else; or NULL. */
 	struct blk_chan *upper;
 	unsigned inflight; /* with the driver */
 	unsigned flags;    /* BLK_FUA: added to each write */
@@ -192,7 +193,7 @@ void blk_set_size(struct blk_node *n, uint64_t size); /* the same for truncate()
 /* result 0 or -errno; r->done() is called inside. */
 void blk_complete(struct blk_req *r, int result);
 void blk_complete_later(struct blk_req *r, int result);
-/* A channel below c, on its loop, that takes nothing but what c hands down. */
+/* A channel below c, on its loop, that takes what c hands down and what c itself submits. */
 int blk_chan_open_below(struct blk_chan *c, struct blk_node *child, struct blk_chan **out,
 			struct err *err);
 /* Hands r, which submit() was given, down to a channel of blk_chan_open_below(), with another

@@ -123,17 +123,17 @@ int blk_image_snapshot_load(struct blk_node *n, const char *id_or_name, struct e
 				     : none(n, "snapshots", err);
 }
 
-size_t blk_image_compress(struct blk_node *n, const void *in, size_t len, void *out, size_t cap)
+struct blk_packer *blk_image_packer(struct blk_node *n)
 {
-	return n->drv->compress(n, in, len, out, cap);
+	return n->drv->packer(n);
 }
 
 bool blk_image_can_compress(const struct blk_node *n)
 {
-	return n->drv->compress && n->drv->write_compressed;
+	return n->drv->packer && n->drv->write_compressed;
 }
 
-int blk_image_write_compressed(struct blk_node *n, uint64_t off, const void *data, size_t len)
+int blk_image_write_compressed(struct blk_node *n, const struct blk_packed *p, unsigned count)
 {
-	return n->drv->write_compressed(n, off, data, len);
+	return n->drv->write_compressed(n, p, count);
 }

@@ -60,10 +60,21 @@ int blk_image_snapshot_delete(struct blk_node *n, const char *id_or_name, struct
 /* A read-only node shows that snapshot from now on. Before its first channel is opened. */
 int blk_image_snapshot_load(struct blk_node *n, const char *id_or_name, struct err *err);
 
-/* One cluster, smaller: how many bytes of out, or 0 if that is not smaller than cap. Any thread. */
-size_t blk_image_compress(struct blk_node *n, const void *in, size_t len, void *out, size_t cap);
+/* Makes clusters smaller. One thread uses it; before the node it came from is closed. */
+struct blk_packer {
+	/* How many bytes of out, or 0: more than cap. */
+	size_t (*pack)(struct blk_packer *p, const void *in, size_t len, void *out, size_t cap);
+	void (*free)(struct blk_packer *p);
+};
+struct blk_packer *blk_image_packer(struct blk_node *n); /* NULL: out of memory */
 bool blk_image_can_compress(const struct blk_node *n);
-/* Makes what blk_image_compress() gave the cluster at off, which has none yet. 0 or -errno. */
-int blk_image_write_compressed(struct blk_node *n, uint64_t off, const void *data, size_t len);
+/* Makes what such a packer gave the content of clusters. 0 or -errno, and then of some of them. */
+#define BLK_PACKED_MAX 64
+struct blk_packed {
+	uint64_t off; /* of the cluster */
+	const void *data;
+	size_t len;
+};
+int blk_image_write_compressed(struct blk_node *n, const struct blk_packed *p, unsigned count);
 
 #endif

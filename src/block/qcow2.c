@@ -3,7 +3,8 @@
  *
  * What a request needs of the mapping is looked up in the cache on the channel's own loop, without a
  * lock (q2_peek()). If all of it is there, reads, and writes to clusters that are allocated and ours
- * alone, go straight to the child's channel of the same loop. Everything else is posted to the node's
+ * alone, go straight to the child's channel of the same loop: as they are if they are in one piece there,
+ * else as requests of their own. Everything else is posted to the node's
  * worker, the one thread that changes the image: what is not in the cache, allocation, copying,
  * compressed clusters, write-zeroes, discard, flush with metadata to write. A read that only lacked a
  * slice comes back and goes the fast way.
@@ -42,6 +43,7 @@ struct q2_op { /* a request in flight on the fast path */
 struct q2_chan {
 	struct blk_chan chan;
 	struct blk_chan *file, *data, *backing;
+	bool forwards; /* requests whole: no other qcow2 does that with the same ones */
 	struct q2_reader reader;
 	struct q2_op *ops; /* free ones */
 	struct q2_sub *subs;
@@ -387,6 +389,18 @@ static bool fast_ok(const struct q2 *q, const struct blk_req *r, const struct q2
 	return r->op == BLK_READ || (x->type == Q2_NORMAL && (x->copied || q->geo.data_file));
 }
 
+/* All of r is at off of the data's file, and goes there as it is: ended() follows. */
+static void hand_down(struct q2_chan *c, struct blk_req *r, uint64_t off, unsigned phase)
+{
+	r->tag = phase;
+	blk_forward(c->data ? c->data : c->file, r, off);
+}
+
+static void ended(struct blk_chan *chan, struct blk_req *r, int result)
+{
+	q2_reader_leave(&chan_of(chan)->reader, r->tag);
+}
+
 /* Reads and writes. False: it is for the worker, and nothing was done. */
 static bool fast(struct q2_chan *c, struct blk_req *r)
 {
@@ -407,6 +421,10 @@ static bool fast(struct q2_chan *c, struct blk_req *r)
 	if (r->op == BLK_WRITE && (!atomic_load(&q->write_ready) ||
 				   (r->flags & BLK_FUA && atomic_load(&q->meta_dirty)))) {
 		goto leave;
+	}
+	if (n == 1 && x[0].type == Q2_NORMAL && c->forwards) {
+		hand_down(c, r, x[0].host, phase);
+		return true;
 	}
 	op = op_new(c, r, phase);
 	if (!op) {
@@ -495,10 +513,10 @@ static int chan_open(struct blk_chan *chan, struct err *err)
 {
 	struct q2_chan *c = chan_of(chan);
 	struct blk_qcow2 *b = q2_node_of(chan->node);
-	int r = blk_chan_open(b->node.file, chan->loop, &c->file, err);
+	int r = blk_chan_open_below(chan, b->node.file, &c->file, err);
 
 	if (!r && b->data_node) {
-		r = blk_chan_open(b->data_node, chan->loop, &c->data, err);
+		r = blk_chan_open_below(chan, b->data_node, &c->data, err);
 	}
 	if (!r && b->node.backing) {
 		r = blk_chan_open(b->node.backing, chan->loop, &c->backing, err);
@@ -507,6 +525,10 @@ static int chan_open(struct blk_chan *chan, struct err *err)
 		blk_chan_close(c->data);
 		blk_chan_close(c->file);
 		return r;
+	}
+	c->forwards = true;
+	for (struct blk_chan *up = chan->upper; up; up = up->upper) {
+		c->forwards = c->forwards && up->node->drv != &blk_qcow2_driver;
 	}
 	pthread_mutex_init(&c->lock, NULL);
 	list_init(&c->back);
@@ -639,6 +661,7 @@ const struct blk_driver blk_qcow2_driver = {
 	.chan_open = chan_open,
 	.chan_close = chan_close,
 	.submit = submit,
+	.ended = ended,
 	.truncate = q2_node_truncate,
 	.reopen = q2_node_reopen,
 	.create = q2_node_create,
@@ -654,6 +677,6 @@ const struct blk_driver blk_qcow2_driver = {
 	.set_backing = q2_node_set_backing,
 	.make_empty = q2_node_make_empty,
 	.dirty = q2_node_dirty,
-	.compress = q2_node_compress,
+	.packer = q2_node_packer,
 	.write_compressed = q2_node_write_compressed,
 };

@@ -642,7 +642,9 @@ int q2_check(struct q2 *q, struct blk_check *out, unsigned fix, struct err *err)
 			       q->name);
 	}
 	out->total_clusters = q2_clusters(&q->geo, q->h.size);
+	q->rc_ahead = true;
 	r = r ? r : check_run(&c);
+	q->rc_ahead = false;
 	if (!r && fix) {
 		r = check_clean(&c);
 	}

@@ -339,13 +339,28 @@ static int meta_inactive_l2(struct q2 *q, const struct q2_snap *s)
 	return r;
 }
 
+/* Blocks and tables, nearly all of it. */
+static size_t meta_count(const struct q2 *q)
+{
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < q->rt_size && q->opt.overlap & Q2_OL_REFBLOCK; i++) {
+		n += q->rt[i] != 0;
+	}
+	for (uint32_t i = 0; i < q->l1_size && q->opt.overlap & Q2_OL_L2; i++) {
+		n += (atomic_load_explicit(&q->l1[i], memory_order_relaxed) & QCOW2_OFFSET) != 0;
+	}
+	return n;
+}
+
 int q2_meta_build(struct q2 *q)
 {
 	uint64_t mask = q->geo.cluster_size - 1;
 	int r;
 
 	q2_set_fini(&q->meta);
-	r = meta_range(q, 0, q->geo.cluster_size, Q2_OL_HEADER, false);
+	r = q2_set_reserve(&q->meta, meta_count(q));
+	r = r ? r : meta_range(q, 0, q->geo.cluster_size, Q2_OL_HEADER, false);
 	r = r ? r : meta_range(q, q->h.l1_offset, q->h.l1_size * UINT64_C(8), Q2_OL_L1, false);
 	r = r ? r
 	      : meta_range(q, q->h.rt_offset, (uint64_t)q->rt_size * 8, Q2_OL_REFTABLE, false);
@@ -589,6 +604,9 @@ void q2_abandon(struct q2 *q)
 	q2_cache_fini(&q->l2);
 	q2_cache_fini(&q->rc);
 	q2_snap_fini(q);
+	if (q->packer) {
+		q->packer->free(q->packer);
+	}
 	q2_zstd_free(q->zstd);
 	q2_set_fini(&q->meta);
 	q2_header_fini(&q->h);

@@ -143,6 +143,7 @@ struct q2_set {
 	uint64_t *key; /* cluster number + 1, kind in the upper 8 bits; 0 free, 1 deleted */
 	size_t cap, count, dead;
 };
+int q2_set_reserve(struct q2_set *s, size_t more); /* before so many are added: -ENOMEM */
 int q2_set_add(struct q2_set *s, uint64_t cluster, unsigned kind); /* -EEXIST, -ENOMEM */
 void q2_set_del(struct q2_set *s, uint64_t cluster);
 unsigned q2_set_kind(const struct q2_set *s, uint64_t cluster); /* 0: not there */
@@ -204,7 +205,9 @@ static inline unsigned q2_reader_enter(struct q2_grace *g, struct q2_reader *r)
 }
 static inline void q2_reader_leave(struct q2_reader *r, unsigned p)
 {
-	atomic_fetch_sub_explicit(&r->count[p], 1, memory_order_release);
+	uint64_t n = atomic_load_explicit(&r->count[p], memory_order_relaxed);
+
+	atomic_store_explicit(&r->count[p], n - 1, memory_order_release);
 }
 void q2_grace_begin(struct q2_grace *g);
 bool q2_grace_over(
@@ -241,6 +244,8 @@ struct q2 {
 	uint32_t l1_size;
 	uint32_t l1_lo, l1_hi;
 	struct q2_cache l2, rc;
+	struct q2_slot *rc_last; /* of rc, where the last look ended; or NULL */
+	bool rc_ahead;		 /* refcounts are looked at in order */
 	uint64_t *rt; /* refcount table, host byte order */
 	uint32_t rt_size, rt_lo, rt_hi;
 	uint32_t rt_reserved; /* one entry of the file with reserved bits, plus 1 */
@@ -259,6 +264,7 @@ struct q2 {
 	uint64_t snap_bytes; /* of the snapshot table */
 	uint8_t *cluster_buf, *comp_buf;
 	struct q2_zstd *zstd; /* NULL: compressed clusters are zlib's */
+	struct blk_packer *packer; /* made when it is needed */
 	uint64_t comp_cached; /* guest cluster + 1 that cluster_buf holds */
 	uint32_t clean_tick;
 };
@@ -393,8 +399,8 @@ void q2_write_many(struct q2 *q, struct q2_write *w, unsigned n);
 int q2_write(struct q2 *q, uint64_t off, uint64_t len, struct iov_cur *from);
 int q2_write_buf(struct q2 *q, uint64_t off, const void *buf, uint64_t len);
 int q2_write_compressed(struct q2 *q, uint64_t off, uint64_t len, struct iov_cur *from);
-/* One cluster that q2_deflate() made smaller. -EFBIG: no entry can point that far. */
-int q2_write_packed(struct q2 *q, uint64_t off, const uint8_t *packed, size_t size);
+/* Clusters that a packer made smaller, at most BLK_PACKED_MAX. -EFBIG: no entry can point that far. */
+int q2_write_packed(struct q2 *q, const struct blk_packed *p, unsigned n);
 int q2_zero(struct q2 *q, uint64_t off, uint64_t len, bool unmap);
 int q2_discard(struct q2 *q, uint64_t off, uint64_t len, bool full, enum q2_reason why);
 int q2_status(struct q2 *q, uint64_t off, uint64_t len, struct q2_ext_info *out);
@@ -405,7 +411,8 @@ bool q2_backing_covers(const struct q2 *q, uint64_t off);
 int q2_zstd_new(struct q2_zstd **out, const char *name, struct err *err);
 void q2_zstd_free(struct q2_zstd *z); /* harmless on NULL */
 int q2_inflate(struct q2 *q, const uint8_t *in, size_t in_len, uint8_t *out, size_t out_len);
-size_t q2_deflate(const struct q2_zstd *z, const uint8_t *in, size_t len, uint8_t *out, size_t cap);
+/* z NULL: zlib. NULL: out of memory. */
+struct blk_packer *q2_packer_new(const struct q2_zstd *z);
 
 /* snapshots; no request is in flight */
 int q2_snap_load(struct q2 *q, struct err *err);
@@ -489,8 +496,8 @@ int q2_node_backing_name(struct blk_node *n, char **file, char **fmt, struct err
 int q2_node_set_backing(struct blk_node *n, const char *file, const char *fmt, struct err *err);
 int q2_node_make_empty(struct blk_node *n, struct err *err);
 bool q2_node_dirty(struct blk_node *n);
-size_t q2_node_compress(struct blk_node *n, const void *in, size_t len, void *out, size_t cap);
-int q2_node_write_compressed(struct blk_node *n, uint64_t off, const void *data, size_t len);
+struct blk_packer *q2_node_packer(struct blk_node *n);
+int q2_node_write_compressed(struct blk_node *n, const struct blk_packed *p, unsigned count);
 /* qcow2_open.c */
 int q2_node_open(struct blk_node *n, struct opts *o, struct err *err);
 int q2_node_reopen(struct blk_node *n, const struct blk_node_opt *to, struct opts *o,

@@ -45,12 +45,13 @@ static size_t place(const struct q2_set *s, uint64_t cluster)
 
 #define NUMBER(e) ((e) & ((UINT64_C(1) << KIND_SHIFT) - 1))
 
-static int rehash(struct q2_set *s)
+/* At most half full with `want` of them. */
+static int rehash(struct q2_set *s, size_t want)
 {
 	size_t cap = 64;
 	struct q2_set n = {0};
 
-	while (cap < s->count * 4) {
+	while (cap < want * 2) {
 		cap *= 2;
 	}
 	n.key = calloc(cap, sizeof(*n.key));
@@ -96,22 +97,33 @@ unsigned q2_set_kind(const struct q2_set *s, uint64_t cluster)
 	return at == SIZE_MAX ? 0 : 1u << ((s->key[at] >> KIND_SHIFT) - 1);
 }
 
+int q2_set_reserve(struct q2_set *s, size_t more)
+{
+	size_t want = s->count + more;
+
+	return want * 2 > s->cap ? rehash(s, want + want / 2) : 0;
+}
+
 int q2_set_add(struct q2_set *s, uint64_t cluster, unsigned kind)
 {
-	size_t at;
+	size_t at, to = SIZE_MAX;
 
-	if (find(s, cluster) != SIZE_MAX) {
-		return -EEXIST;
-	}
-	if ((s->count + s->dead + 1) * 2 > s->cap && rehash(s) < 0) {
+	if ((s->count + s->dead + 1) * 2 > s->cap && rehash(s, s->count * 2) < 0) {
 		return -ENOMEM;
 	}
-	at = place(s, cluster);
-	while (s->key[at] > DELETED) {
-		at = (at + 1) & (s->cap - 1);
+	for (at = place(s, cluster); s->key[at]; at = (at + 1) & (s->cap - 1)) {
+		if (s->key[at] == DELETED) {
+			to = MIN(to, at);
+		} else if (NUMBER(s->key[at]) == cluster + 2) {
+			return -EEXIST;
+		}
 	}
-	s->dead -= s->key[at] == DELETED;
-	s->key[at] = entry_of(cluster, kind);
+	if (to == SIZE_MAX) {
+		to = at;
+	} else {
+		s->dead--;
+	}
+	s->key[to] = entry_of(cluster, kind);
 	s->count++;
 	return 0;
 }

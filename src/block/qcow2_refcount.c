@@ -19,6 +19,7 @@
 #include "block/qcow2_int.h"
 
 #define MAX_FREES (1u << 20)
+#define RC_AHEAD  (64 * KiB)
 
 static unsigned rb_bits(const struct q2 *q)
 {
@@ -115,28 +116,12 @@ int q2_rc_writeback(struct q2 *q)
 	return result;
 }
 
-/* The slice of the block that counts this cluster; *slot NULL: no block, so 0. */
-static int rc_slot(struct q2 *q, uint64_t cluster, struct q2_slot **slot, uint64_t *index)
+static int rc_load(struct q2 *q, uint64_t key, struct q2_slot **slot)
 {
-	uint64_t idx = cluster >> rb_bits(q), in, block, key;
+	struct q2_slot *s = q2_cache_find(&q->rc, key);
 	uint64_t buf[512];
-	struct q2_slot *s;
 	int r;
 
-	*slot = NULL;
-	if (idx >= q->rt_size || !q->rt[idx]) {
-		return 0;
-	}
-	block = q->rt[idx];
-	if (block & (q->geo.cluster_size - 1) || block >= q->file.size) {
-		return q2_corrupt(q, "refcount table entry %llu, 0x%llx, is wrong",
-				  (unsigned long long)idx, (unsigned long long)block);
-	}
-	in = cluster & ((UINT64_C(1) << rb_bits(q)) - 1);
-	key = block +
-	      align_down(in << q->geo.refcount_order >> 3, UINT64_C(1) << q->rc.slice_bits);
-	*index = in & ((UINT64_C(1) << (q->rc.slice_bits + 3 - q->geo.refcount_order)) - 1);
-	s = q2_cache_find(&q->rc, key);
 	if (!s) {
 		s = q2_cache_victim(&q->rc, key);
 		if (!s) {
@@ -153,6 +138,63 @@ static int rc_slot(struct q2 *q, uint64_t cluster, struct q2_slot **slot, uint64
 		q2_slot_fill(&q->rc, s, key, buf);
 	}
 	*slot = s;
+	return 0;
+}
+
+/* What lies around key in its block comes with one read, as far as there is room; key last, so that it stays. */
+static int rc_load_ahead(struct q2 *q, uint64_t key)
+{
+	uint64_t unit = UINT64_C(1) << q->rc.slice_bits;
+	uint64_t all = MIN(q->geo.cluster_size, (uint64_t)RC_AHEAD), from = align_down(key, all);
+	uint8_t *buf = malloc(all);
+	int r = buf ? q2_pread(&q->file, from, buf, all) : -ENOMEM;
+
+	for (uint64_t n = 1; n <= all / unit && !r; n++) {
+		uint64_t k = from + (key - from + n * unit) % all;
+		struct q2_slot *s =
+			q2_cache_find(&q->rc, k) ? NULL : q2_cache_victim(&q->rc, k);
+
+		if (s) {
+			q2_slot_fill(&q->rc, s, k, buf + (k - from));
+		}
+	}
+	free(buf);
+	return r;
+}
+
+/* The slice of the block that counts this cluster; *slot NULL: no block, so 0. */
+static int rc_slot(struct q2 *q, uint64_t cluster, struct q2_slot **slot, uint64_t *index)
+{
+	uint64_t idx = cluster >> rb_bits(q), in, block, key;
+	struct q2_slot *s;
+	int r;
+
+	*slot = NULL;
+	if (idx >= q->rt_size || !q->rt[idx]) {
+		return 0;
+	}
+	block = q->rt[idx];
+	if (block & (q->geo.cluster_size - 1) || block >= q->file.size) {
+		return q2_corrupt(q, "refcount table entry %llu, 0x%llx, is wrong",
+				  (unsigned long long)idx, (unsigned long long)block);
+	}
+	in = cluster & ((UINT64_C(1) << rb_bits(q)) - 1);
+	key = block +
+	      align_down(in << q->geo.refcount_order >> 3, UINT64_C(1) << q->rc.slice_bits);
+	*index = in & ((UINT64_C(1) << (q->rc.slice_bits + 3 - q->geo.refcount_order)) - 1);
+	/* most looks are at the slice of the one before */
+	s = q->rc_last;
+	if (!s || atomic_load_explicit(&s->key, memory_order_relaxed) != key) {
+		s = q2_cache_find(&q->rc, key);
+	}
+	if (!s) {
+		r = q->rc_ahead ? rc_load_ahead(q, key) : 0;
+		r = r ? r : rc_load(q, key, &s);
+		if (r < 0) {
+			return r;
+		}
+	}
+	q->rc_last = *slot = s;
 	return 0;
 }
 

@@ -15,8 +15,7 @@ struct call {
 	struct blk_qcow2 *b;
 	const char *a, *c;
 	uint64_t off, size;
-	const void *data;
-	size_t len;
+	const struct blk_packed *packed;
 	unsigned u;
 	struct blk_check *check;
 	struct err *err;
@@ -296,28 +295,29 @@ int q2_node_make_empty(struct blk_node *n, struct err *err)
 
 /* --- compressed clusters, made by the caller's threads --- */
 
-size_t q2_node_compress(struct blk_node *n, const void *in, size_t len, void *out, size_t cap)
+struct blk_packer *q2_node_packer(struct blk_node *n)
 {
-	return q2_deflate(q2_node_of(n)->q->zstd, in, len, out, cap);
+	return q2_packer_new(q2_node_of(n)->q->zstd);
 }
 
 static void packed_fn(void *arg)
 {
 	struct call *k = arg;
 
-	k->r = q2_write_packed(k->b->q, k->off, k->data, k->len);
+	k->r = q2_write_packed(k->b->q, k->packed, k->u);
 }
 
-int q2_node_write_compressed(struct blk_node *n, uint64_t off, const void *data, size_t len)
+int q2_node_write_compressed(struct blk_node *n, const struct blk_packed *p, unsigned count)
 {
 	const struct q2 *q = q2_node_of(n)->q;
-	struct call k = {.off = off, .data = data, .len = len};
+	struct call k = {.packed = p, .u = count};
+	bool ok = count <= BLK_PACKED_MAX && !q->geo.data_file;
 
-	if (off & (q->geo.cluster_size - 1) || off >= q->h.size || !len ||
-	    len >= q->geo.cluster_size || q->geo.data_file) {
-		return -EINVAL;
+	for (unsigned i = 0; i < count && ok; i++) {
+		ok = !(p[i].off & (q->geo.cluster_size - 1)) && p[i].off < q->h.size &&
+		     p[i].len && p[i].len < q->geo.cluster_size;
 	}
-	return run(n, &k, packed_fn);
+	return ok ? run(n, &k, packed_fn) : -EINVAL;
 }
 
 /* --- new images --- */
@@ -442,35 +442,74 @@ int q2_node_create(struct blk_graph *g, struct blk_node *file, struct opts *o, s
 	return r;
 }
 
+#define MAX_LAYERS 200 /* as many as nodes can stand above each other */
+
+struct content {
+	struct blk_io *layer[MAX_LAYERS];
+	uint64_t size[MAX_LAYERS];
+	unsigned n;
+};
+
+/* n and what it stands on. */
+static int content_open(struct content *c, struct blk_node *n, struct err *err)
+{
+	int r = 0;
+
+	for (; n && c->n < MAX_LAYERS && !r; n = n->backing) {
+		struct blk_io **io = &c->layer[c->n];
+
+		r = c->n ? blk_io_open_beside(c->layer[0], n, io, err) : blk_io_open(n, io, err);
+		if (!r) {
+			c->size[c->n++] = blk_size(n);
+		}
+	}
+	return r;
+}
+
+/* What the first layer has there that has anything; nothing at all is zeros. */
+static int content_status(struct content *c, uint64_t off, uint64_t len, struct blk_extent *e)
+{
+	for (unsigned i = 0; i < c->n && off < c->size[i]; i++) {
+		int r = blk_io_status(c->layer[i], off, MIN(len, c->size[i] - off), e);
+
+		if (r || e->flags & (BLK_EXT_DATA | BLK_EXT_ZERO | BLK_EXT_ALLOCATED)) {
+			return r;
+		}
+		len = e->len;
+	}
+	*e = (struct blk_extent){.len = len, .flags = BLK_EXT_ZERO};
+	return 0;
+}
+
 static int content_count(struct blk_node *content, uint64_t cluster, uint64_t *data,
 			 struct err *err)
 {
-	struct blk_io *io;
+	struct content *c = calloc(1, sizeof(*c));
 	uint64_t size = blk_size(content), off = 0;
-	int r = blk_io_open(content, &io, err);
+	int r = c ? content_open(c, content, err) : err_set(err, ENOMEM, "out of memory"), e = 0;
 
-	if (r) {
-		return r;
-	}
-	while (off < size && !r) {
-		struct blk_extent e;
+	while (off < size && !r && !e) {
+		struct blk_extent ext;
 
-		r = blk_io_status(io, off, MIN(size - off, 1 * GiB), &e);
-		if (!r && !(e.flags & BLK_EXT_ZERO)) {
+		e = content_status(c, off, MIN(size - off, 1 * GiB), &ext);
+		if (!e && !(ext.flags & BLK_EXT_ZERO)) {
 			/* whole clusters, also at both ends */
 			uint64_t from = align_down(off, cluster);
-			uint64_t end = align_up(off + e.len, cluster);
+			uint64_t end = align_up(off + ext.len, cluster);
 
 			*data += end - from;
 			off = MIN(end, size);
 		} else {
-			off += e.len;
+			off += ext.len;
 		}
 	}
-	blk_io_close(io);
-	return r ? err_set(err, -r, "'%s': which parts of it hold data: %s",
-			   blk_filename(content), strerror(-r))
-		 : 0;
+	while (c && c->n) {
+		blk_io_close(c->layer[--c->n]);
+	}
+	free(c);
+	return !e ? r
+		  : err_set(err, -e, "'%s': which parts of it hold data: %s",
+			    blk_filename(content), strerror(-e));
 }
 
 int q2_node_measure(struct opts *o, struct blk_node *content, struct blk_measure *out,

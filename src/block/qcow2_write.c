@@ -345,33 +345,79 @@ int q2_write_buf(struct q2 *q, uint64_t off, const void *buf, uint64_t len)
 
 /* --- compressed --- */
 
-int q2_write_packed(struct q2 *q, uint64_t off, const uint8_t *packed, size_t size)
+static unsigned packed_shift(const struct q2 *q)
 {
-	unsigned shift = 62 - (q->geo.cluster_bits - 8);
-	uint64_t host, sectors;
+	return 62 - (q->geo.cluster_bits - 8);
+}
+
+static int packed_place(struct q2 *q, size_t len, uint64_t *host)
+{
+	int r = q2_alloc_bytes(q, (unsigned)len, host);
+
+	if (!r && *host + len > UINT64_C(1) << MIN(packed_shift(q), 56u)) {
+		q2_free_later(q, *host, len, Q2_FREE_OTHER);
+		return -EFBIG;
+	}
+	return r;
+}
+
+/* Those that lie one behind the other go to the file together. */
+static int packed_send(struct q2 *q, const struct blk_packed *p, const uint64_t *host, unsigned n)
+{
+	struct iovec iov[BLK_PACKED_MAX];
+	int r = 0;
+
+	for (unsigned i = 0, run; i < n && !r; i += run) {
+		struct q2_async a;
+		uint64_t len = 0;
+
+		for (run = 0; i + run < n && host[i + run] == host[i] + len; run++) {
+			iov[run].iov_base = (void *)(uintptr_t)p[i + run].data;
+			iov[run].iov_len = p[i + run].len;
+			len += p[i + run].len;
+		}
+		q2_pwrite_start(&q->file, &a, host[i], len, iov, run);
+		r = q2_wait(&q->file, &a);
+	}
+	return r;
+}
+
+static int packed_link(struct q2 *q, const struct blk_packed *p, uint64_t host)
+{
+	uint64_t sectors = ((host + p->len - 1) >> 9) - (host >> 9);
 	struct q2_ent old;
 	struct q2_slot *s;
 	unsigned index;
-	int r = q2_first_write(q);
+	int r = q2_slice(q, p->off, true, &s, &index);
 
-	r = r ? r : q2_alloc_bytes(q, (unsigned)size, &host);
 	if (r < 0) {
-		return r;
-	}
-	if (host + size > UINT64_C(1) << MIN(shift, 56u)) {
-		q2_free_later(q, host, size, Q2_FREE_OTHER);
-		return -EFBIG;
-	}
-	r = q2_pwrite(&q->file, host, packed, size);
-	r = r ? r : q2_slice(q, off, true, &s, &index);
-	if (r < 0) {
-		q2_free_later(q, host, size, Q2_FREE_OTHER);
+		q2_free_later(q, host, p->len, Q2_FREE_OTHER);
 		return r;
 	}
 	old = q2_ent_get(q, s, index);
-	sectors = ((host + size - 1) >> 9) - (host >> 9);
-	q2_ent_set(q, s, index, (struct q2_ent){host | QCOW2_COMPRESSED | sectors << shift, 0});
+	q2_ent_set(q, s, index,
+		   (struct q2_ent){host | QCOW2_COMPRESSED | sectors << packed_shift(q), 0});
 	return q2_ent_free(q, old, Q2_FREE_OTHER);
+}
+
+int q2_write_packed(struct q2 *q, const struct blk_packed *p, unsigned n)
+{
+	uint64_t host[BLK_PACKED_MAX];
+	unsigned placed = 0, linked = 0;
+	int r = q2_first_write(q);
+
+	while (!r && placed < n) {
+		r = packed_place(q, p[placed].len, &host[placed]);
+		placed += !r;
+	}
+	r = r ? r : packed_send(q, p, host, placed);
+	for (; !r && linked < placed; linked++) {
+		r = packed_link(q, &p[linked], host[linked]);
+	}
+	for (; linked < placed; linked++) {
+		q2_free_later(q, host[linked], p[linked].len, Q2_FREE_OTHER);
+	}
+	return r;
 }
 
 int q2_write_compressed(struct q2 *q, uint64_t off, uint64_t len, struct iov_cur *from)
@@ -388,14 +434,15 @@ int q2_write_compressed(struct q2 *q, uint64_t off, uint64_t len, struct iov_cur
 	}
 	plain = malloc(size);
 	packed = malloc(size);
-	r = plain && packed ? 0 : -ENOMEM;
+	q->packer = q->packer ? q->packer : q2_packer_new(q->zstd);
+	r = plain && packed && q->packer ? 0 : -ENOMEM;
 	for (uint64_t end = off + len; off < end && !r; off += size) {
 		size_t n = MIN(size, end - off), out;
 
 		iov_cur_read(from, plain, n);
 		memset(plain + n, 0, size - n);
-		out = q2_deflate(q->zstd, plain, size, packed, size - 1);
-		r = out ? q2_write_packed(q, off, packed, out) : -EFBIG;
+		out = q->packer->pack(q->packer, plain, size, packed, size - 1);
+		r = out ? q2_write_packed(q, &(struct blk_packed){off, packed, out}, 1) : -EFBIG;
 		if (r == -EFBIG) {
 			r = q2_write_buf(q, off, plain, n);
 		}

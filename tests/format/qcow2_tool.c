@@ -236,9 +236,14 @@ static int do_packed(uint64_t off, int byte)
 {
 	size_t size = node->info.cluster_size;
 	uint8_t *p = filled(size, byte), *out = filled(size, 0);
-	size_t n = node->drv->compress(node, p, size, out, size - 1);
-	int r = n ? node->drv->write_compressed(node, off, out, n) : -EFBIG;
+	struct blk_packer *packer = blk_image_packer(node);
+	size_t n = packer ? packer->pack(packer, p, size, out, size - 1) : 0;
+	struct blk_packed packed = {off, out, n};
+	int r = n ? blk_image_write_compressed(node, &packed, 1) : -EFBIG;
 
+	if (packer) {
+		packer->free(packer);
+	}
 	free(p);
 	free(out);
 	return say(r);

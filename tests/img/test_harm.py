@@ -2,14 +2,16 @@
 import hashlib
 import os
 import random
-import struct
+import shlex
+import shutil
 import signal
+import struct
 import subprocess
 import time
 
 import pytest
 
-from pair import NEMU_IMG, Pair, nemu_img, shell, source, sparse
+from pair import NEMU_IMG, ROOT, Pair, nemu_img, shell, source, sparse
 
 pytestmark = pytest.mark.host
 
@@ -194,6 +196,32 @@ def victim(tmp_path_factory):
 def seed_of(fixed):
 	"""Always the same in `make check`, so that it says what a change did; others in `make soak`."""
 	return int(os.environ.get("NEMU_SEED", random.randrange(1 << 32) if os.environ.get("NEMU_SOAK") else fixed))
+
+
+CORPUS = os.path.join(ROOT, "tests", "fuzz", "corpus", "qcow2")
+SANITIZED = os.path.join(ROOT, "build-asan", "nemu-img")
+READING = ("info x", "check x", "map --output=json x", "measure -O qcow2 x", "snapshot -l x", "compare -s x y",
+	   "convert -O raw x o", "convert -c -O qcow2 x o", "bench -c 20 -d 4 x")
+CHANGING = ("bench -w -c 20 -d 4 x", "snapshot -c new x", "snapshot -a new x", "snapshot -d new x", "resize x +1M",
+	    "resize --shrink x 64k", "rebase -u -b '' x", "commit x", "check -r leaks x", "check -r all x")
+
+
+@pytest.mark.parametrize("name", sorted(os.listdir(CORPUS)))
+def test_corpus(tmp_path, name):
+	"""Every command on each image that the fuzzer starts from, with the tool of build-asan (stage asan makes it)."""
+	shutil.copy(os.path.join(CORPUS, name), tmp_path / "y")
+	for command in READING + CHANGING:
+		if command in READING:
+			shutil.copy(tmp_path / "y", tmp_path / "x")
+		done = subprocess.run([SANITIZED, *shlex.split(command)],
+				      cwd=tmp_path, capture_output=True, text=True, timeout=60, errors="replace",
+				      env={**os.environ, "ASAN_OPTIONS": "abort_on_error=1:detect_leaks=1",
+					   "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})
+		assert done.returncode in (0, 1, 2, 3), f"{command}: {done.returncode}\n{done.stderr[-3000:]}"
+		assert "Sanitizer" not in done.stderr and "runtime error" not in done.stderr, f"{command}\n{done.stderr[-3000:]}"
+		assert done.returncode == 0 or done.stderr, command
+		if command in READING:
+			assert digest(tmp_path / "x") == digest(tmp_path / "y"), f"{command} has written"
 
 
 def survive(path, seed):

@@ -55,7 +55,8 @@ CREATE = [
 	"-f qcow2 -o preallocation=falloc a 2M", "-f qcow2 -o preallocation=full a 2M",
 	"-f qcow2 -o cluster_size=4k -o refcount_bits=8 a 1M",
 	"-f qcow2 -b base.raw -F raw a", "-f qcow2 -b base.raw -F raw a 20M", "-f qcow2 -b base.raw -F raw a 1M",
-	"-f qcow2 -o backing_file=base.raw,backing_fmt=raw a", "-u -f qcow2 -b none -F raw a 5M",
+	"-f qcow2 -o backing_file=base.raw,backing_fmt=raw a", "-f qcow2 -b base.raw -F raw -o backing_file=none,backing_fmt=qcow2 a",
+	"-f qcow2 -b base.raw -o backing_file=none,backing_fmt=raw a", "-u -f qcow2 -b none -F raw a 5M",
 	"-f qcow2 -F qcow2 -b base.qcow2 a", "-f qcow2 -o data_file=d,data_file_raw=on a 1M",
 	"-f qcow2 -o preallocation=metadata,data_file=d a 1M",
 ]
@@ -139,12 +140,6 @@ def test_measure(chain):
 		chain.run(f"measure {opts} --size 1G", status=0)
 		chain.run(f"measure {opts} --size 1000", status=0)
 		for name in IMAGES:
-			if "qcow2" in opts and name in ("mid.qcow2", "top.qcow2"):
-				# what is in backing files may be counted without a look at them: never too little
-				q, n = chain.both(f"measure --output=json {opts} {name}")
-				q, n = json.loads(q.stdout), json.loads(n.stdout)
-				assert q["required"] <= n["required"] <= n["fully-allocated"] == q["fully-allocated"]
-				continue
 			chain.run(f"measure {opts} {name}", status=0)
 			chain.json(f"measure --output=json {opts} {name}")
 	for bad in ("", "--size 1G src.raw", "-O vhdx src.raw", "--size x", "-O qcow2 -o foo=1 --size 1M", "none"):
@@ -288,6 +283,7 @@ CONVERT = [
 	"-O raw -S 0 src.raw o", "-O raw -S 64k src.raw o", "-O qcow2 -S 0 src.raw o", "-O raw -S 512 src.raw o",
 	"-O qcow2 -W -m 16 src.raw o", "-O raw -m 1 data.qcow2 o", "-O raw top.qcow2 o", "-O qcow2 top.qcow2 o",
 	"-B mid.qcow2 -F qcow2 -O qcow2 top.qcow2 o", "-o backing_file=mid.qcow2,backing_fmt=qcow2 -O qcow2 top.qcow2 o",
+	"-B mid.qcow2 -F qcow2 -o backing_file=none,backing_fmt=raw -O qcow2 top.qcow2 o",
 	"src.raw data.qcow2 o", "-O qcow2 src.raw top.qcow2 packed.qcow2 o", "-C src.raw o", "-C -O qcow2 src.raw o",
 	"-q -U src.raw o", "-r 500M src.raw o", "--salvage src.raw o", "-t none src.raw o", "-t writeback -T none src.raw o",
 	"-t writethrough -O qcow2 src.raw o", "--image-opts driver=qcow2,file.filename=data.qcow2 o", "file:src.raw file:o",
@@ -370,9 +366,10 @@ def test_dd(chain):
 	chain.same("o.qcow2")
 	chain.run("dd -U -O raw if=packed.qcow2 of=p.raw bs=3000 count=1000", status=0)
 	chain.same("p.raw", fmt="raw")
-	# qemu-img 7.2 takes count= from the beginning of the input; ours, as its manual says, from skip=
-	assert nemu_img(chain.n, "dd", "if=src.raw", "of=o.raw", "bs=1M", "count=2", "skip=1").returncode == 0
-	assert chain.read("o.raw") == chain.read("src.raw")[1 << 20:3 << 20]
+	# both are counted from the beginning of the input
+	for args in ("bs=1M count=3 skip=1", "bs=1M count=1 skip=2", "bs=1M count=100 skip=3", "bs=64k count=5 skip=5"):
+		chain.run(f"dd if=src.raw of=o.raw {args}", status=0)
+		chain.same("o.raw", fmt="raw")
 	for bad in ("if=src.raw", "of=o.raw", "if=src.raw of=d bs=foo", "if=src.raw of=d foo=1", "if=src.raw of=d bs=0",
 		    "if=none of=d", "-O foo if=src.raw of=d", "if=src.raw of=d count=x"):
 		chain.run(f"dd {bad}", status=1)

@@ -13,13 +13,19 @@
 
 #define MAX_THREADS 16
 
+struct compress_pool;
+struct worker {
+	struct compress_pool *pool;
+	struct blk_packer *packer;
+	pthread_t thread;
+};
 struct compress_pool {
 	struct loop *loop;
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t some;
 	struct compress_job *first, **last;
 	bool stop;
-	pthread_t thread[MAX_THREADS];
+	struct worker worker[MAX_THREADS];
 	unsigned threads;
 };
 
@@ -30,7 +36,7 @@ static void finished(void *arg)
 	j->done(j->opaque);
 }
 
-static void work(struct compress_job *j)
+static void work(struct blk_packer *p, struct compress_job *j)
 {
 	size_t i = 0;
 
@@ -42,15 +48,15 @@ static void work(struct compress_job *j)
 		} else if (n < j->cluster) {
 			j->out_len[i] = 0; /* the image ends within the cluster */
 		} else {
-			j->out_len[i] = blk_image_compress(j->node, j->in + off, n, j->out + off,
-							   n - 1);
+			j->out_len[i] = p->pack(p, j->in + off, n, j->out + off, n - 1);
 		}
 	}
 }
 
 static void *compress_thread(void *arg)
 {
-	struct compress_pool *p = arg;
+	const struct worker *w = arg;
+	struct compress_pool *p = w->pool;
 	struct compress_job *j;
 
 	pthread_mutex_lock(&p->lock);
@@ -65,7 +71,7 @@ static void *compress_thread(void *arg)
 			p->last = &p->first;
 		}
 		pthread_mutex_unlock(&p->lock);
-		work(j);
+		work(w->packer, j);
 		loop_post(p->loop, &j->work);
 		pthread_mutex_lock(&p->lock);
 	}
@@ -73,8 +79,27 @@ static void *compress_thread(void *arg)
 	return NULL;
 }
 
-int compress_pool_new(struct compress_pool **out, struct loop *loop, unsigned threads,
-		      struct err *err)
+static int worker_start(struct compress_pool *p, struct blk_node *node)
+{
+	struct worker *w = &p->worker[p->threads];
+	int r;
+
+	w->pool = p;
+	w->packer = blk_image_packer(node);
+	if (!w->packer) {
+		return ENOMEM;
+	}
+	r = pthread_create(&w->thread, NULL, compress_thread, w);
+	if (r) {
+		w->packer->free(w->packer);
+		return r;
+	}
+	p->threads++;
+	return 0;
+}
+
+int compress_pool_new(struct compress_pool **out, struct loop *loop, struct blk_node *node,
+		      unsigned threads, struct err *err)
 {
 	struct compress_pool *p = calloc(1, sizeof(*p));
 	int r;
@@ -86,8 +111,8 @@ int compress_pool_new(struct compress_pool **out, struct loop *loop, unsigned th
 	p->last = &p->first;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->some, NULL);
-	for (; p->threads < MIN(threads, MAX_THREADS); p->threads++) {
-		r = pthread_create(&p->thread[p->threads], NULL, compress_thread, p);
+	while (p->threads < MIN(threads, MAX_THREADS)) {
+		r = worker_start(p, node);
 		if (r) {
 			compress_pool_free(p);
 			return err_set(err, r, "a thread cannot be started: %s", strerror(r));
@@ -107,7 +132,8 @@ void compress_pool_free(struct compress_pool *p)
 	pthread_cond_broadcast(&p->some);
 	pthread_mutex_unlock(&p->lock);
 	for (unsigned i = 0; i < p->threads; i++) {
-		pthread_join(p->thread[i], NULL);
+		pthread_join(p->worker[i].thread, NULL);
+		p->worker[i].packer->free(p->worker[i].packer);
 	}
 	pthread_cond_destroy(&p->some);
 	pthread_mutex_destroy(&p->lock);

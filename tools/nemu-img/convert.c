@@ -194,17 +194,11 @@ static int create_options(struct convert *v, struct err *err)
 	if (r) {
 		return r;
 	}
-	if (v->backing && v->create.backing) {
-		return bad("-B and -o backing_file are both given; keep one", err);
+	r = img_create_backing(&v->create, v->backing, img_arg(a, 'F'), err);
+	if (r) {
+		return r;
 	}
-	if (v->backing) {
-		v->create.backing = strdup(v->backing);
-	} else if (v->create.backing) {
-		v->backing = v->create.backing;
-	}
-	if (img_given(a, 'F') && !v->create.backing_fmt) {
-		v->create.backing_fmt = strdup(img_arg(a, 'F'));
-	}
+	v->backing = v->create.backing;
 	if (v->backing && strcmp(fmt, "qcow2")) {
 		return err_set(err, EINVAL, "the format %s has no backing file; leave -B away", fmt);
 	}

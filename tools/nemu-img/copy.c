@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #define PIECE	    (256 * KiB)
+#define PRESS_PIECE (512 * KiB) /* compressed clusters are written a piece at a time */
 #define MAX_DEPTH   16
 #define WRITES	    8 /* of one slot at once */
 #define STATUS_STEP GiB
@@ -227,7 +228,6 @@ static void read_done(struct blk_req *r, int result)
 	}
 	s->state = COMPRESSING;
 	s->press = (struct compress_job){
-		.node = s->job->c->target->node,
 		.in = s->buf,
 		.len = s->len,
 		.cluster = s->job->unit,
@@ -332,24 +332,41 @@ static void part_start(struct slot *s, enum blk_op op, uint64_t at, uint64_t len
 	blk_submit(blk_io_chan(s->job->c->target->io), &p->req);
 }
 
-/* A cluster that a thread has compressed, as it is or as zeros. */
+/* Clusters from s->done on that have become smaller, all that follow each other. */
 static uint64_t press_write(struct job *j, struct slot *s)
+{
+	struct blk_packed p[BLK_PACKED_MAX];
+	unsigned n = 0;
+	uint64_t at = s->done;
+	int r;
+
+	for (; at < s->len && n < BLK_PACKED_MAX; at += j->unit, n++) {
+		size_t len = s->comp_len[at / j->unit];
+
+		if (len == SIZE_MAX || len == 0) {
+			break;
+		}
+		p[n] = (struct blk_packed){s->off + at, s->comp + at, len};
+	}
+	r = blk_image_write_compressed(j->c->target->node, p, n);
+	if (r) {
+		fail(j, r, "written", j->c->target->filename, p[0].off);
+	}
+	return n * j->unit;
+}
+
+/* A cluster that a thread has looked at, or several: as they are, smaller, or as zeros. */
+static uint64_t pressed_write(struct job *j, struct slot *s)
 {
 	uint64_t at = s->done, n = MIN(j->unit, s->len - at);
 	size_t len = s->comp_len[at / j->unit];
-	int r;
 
-	if (len == SIZE_MAX) {
-		if (!j->c->target_zero) {
-			part_start(s, BLK_WRITE_ZEROES, at, n);
-		}
-	} else if (len == 0) {
+	if (len == 0) {
 		part_start(s, BLK_WRITE, at, n);
-	} else {
-		r = blk_image_write_compressed(j->c->target->node, s->off + at, s->comp + at, len);
-		if (r) {
-			fail(j, r, "written", j->c->target->filename, s->off + at);
-		}
+	} else if (len != SIZE_MAX) {
+		return press_write(j, s);
+	} else if (!j->c->target_zero) {
+		part_start(s, BLK_WRITE_ZEROES, at, n);
 	}
 	return n;
 }
@@ -363,7 +380,7 @@ static bool slot_write(struct job *j, struct slot *s)
 		bool zero = false;
 
 		if (j->pool) {
-			s->done += press_write(j, s);
+			s->done += pressed_write(j, s);
 			continue;
 		}
 		if (j->c->sparse) {
@@ -575,12 +592,13 @@ static int job_new(struct copy *c, struct job **out, struct err *err)
 	/* smaller holes in a cluster would make it no smaller */
 	j->run = MAX(least_hole(c->target->node, &info), MIN(MAX(c->sparse, 512), 4096));
 	j->run = c->sparse > j->run ? c->sparse - c->sparse % 512 : j->run;
-	j->piece = MAX(PIECE, j->unit);
+	j->piece = MAX(c->compress ? PRESS_PIECE : PIECE, j->unit);
 	j->start_ns = now_ns();
 	j->offload = c->offload;
 	r = slots_new(j);
 	if (!r && c->compress) {
-		r = compress_pool_new(&j->pool, j->loop, (unsigned)MAX(cpus, 1), err);
+		r = compress_pool_new(&j->pool, j->loop, c->target->node, (unsigned)MAX(cpus, 1),
+				      err);
 	}
 	if (r) {
 		job_free(j);

@@ -33,7 +33,6 @@ int img_copy(struct copy *c, struct err *err);
 
 /* compress.c: threads that make compressed clusters. */
 struct compress_job {
-	struct blk_node *node;
 	const uint8_t *in;
 	size_t len, cluster;
 	bool sparse;       /* zeros need not be compressed */
@@ -47,8 +46,9 @@ struct compress_job {
 	struct loop_work work;
 };
 struct compress_pool;
-int compress_pool_new(struct compress_pool **out, struct loop *loop, unsigned threads,
-		      struct err *err);
+/* node: for which they are made; it stays open longer. */
+int compress_pool_new(struct compress_pool **out, struct loop *loop, struct blk_node *node,
+		      unsigned threads, struct err *err);
 void compress_pool_free(struct compress_pool *p); /* no job is in it */
 void compress_pool_add(struct compress_pool *p, struct compress_job *j);
 

@@ -18,19 +18,6 @@ const struct img_opt create_opts[] = {
 	{.code = 0},
 };
 
-static int replace(char **where, const char *value, const char *option, struct err *err)
-{
-	if (!value) {
-		return 0;
-	}
-	if (*where) {
-		return err_set(err, EINVAL, "%s and -o %s are both given; keep one", option,
-			       option[1] == 'b' ? "backing_file" : "backing_fmt");
-	}
-	*where = strdup(value);
-	return *where ? 0 : err_set(err, ENOMEM, "out of memory");
-}
-
 /* The backing file exists, and gives its size if there is none. */
 static int use_backing(struct img_create *c, const char *filename, bool look, struct err *err)
 {
@@ -85,9 +72,8 @@ static int make(struct img_args *a, struct img_create *c, struct err *err)
 {
 	const char *filename = a->operand[0], *size = a->count > 1 ? a->operand[1] : NULL;
 	struct img_target t;
-	int r = replace(&c->backing, img_arg(a, 'b'), "-b", err);
+	int r = img_create_backing(c, img_arg(a, 'b'), img_arg(a, 'F'), err);
 
-	r = r ? r : replace(&c->backing_fmt, img_arg(a, 'F'), "-F", err);
 	if (!r && size) {
 		c->has_size = true;
 		if (parse_size(size, 'b', &c->size) || c->size > INT64_MAX) {

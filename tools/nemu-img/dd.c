@@ -77,10 +77,10 @@ static int read_operands(struct img_args *a, struct dd *d, struct err *err)
 	return r;
 }
 
-/* Where in the input the copy begins, and its length. */
-static int range(const struct dd *d, uint64_t size, uint64_t *skip, uint64_t *len, struct err *err)
+/* Where in the input the copy begins, and its length: count= counts from the beginning of the input. */
+static void range(const struct dd *d, uint64_t size, uint64_t *skip, uint64_t *len)
 {
-	uint64_t most;
+	uint64_t end;
 
 	if (u64_mul(d->skip, d->bs, skip) || *skip > size) {
 		*skip = size;
@@ -89,12 +89,10 @@ static int range(const struct dd *d, uint64_t size, uint64_t *skip, uint64_t *le
 				 (unsigned long long)d->skip);
 		}
 	}
-	*len = size - *skip;
-	if (d->has_count && !u64_mul(d->count, d->bs, &most)) {
-		*len = MIN(*len, most);
+	if (d->has_count && !u64_mul(d->count, d->bs, &end)) {
+		size = MIN(size, end);
 	}
-	(void)err;
-	return 0;
+	*len = size - MIN(size, *skip);
 }
 
 static int dd(struct img_args *a, const struct dd *d, struct err *err)
@@ -115,7 +113,9 @@ static int dd(struct img_args *a, const struct dd *d, struct err *err)
 
 	r = r ? r : img_open(d->in, &how, NULL, &s.img, err);
 	r = r ? r : img_chain_open(&s.img, &s.chain, err);
-	r = r ? r : range(d, s.img.size, &s.skip, &s.size, err);
+	if (!r) {
+		range(d, s.img.size, &s.skip, &s.size);
+	}
 	create.size = s.size;
 	r = r ? r : img_target_make(&target, a->ctl, d->out, &create, err);
 	r = r ? r : img_open(img_target_path(&target), &out_how, s.img.io, &out, err);

@@ -193,6 +193,8 @@ struct img_target {
 };
 /* -o lists, joined; adds what other options said. */
 int img_create_parse(struct img_create *c, const char *fmt, const char *list, struct err *err);
+/* -b and -F, or NULL: they win over -o. */
+int img_create_backing(struct img_create *c, const char *file, const char *fmt, struct err *err);
 void img_create_fini(struct img_create *c);
 void img_create_help(const char *fmt, bool protocol);
 /* "Formatting 'x', fmt=…" */

@@ -236,6 +236,27 @@ int img_create_parse(struct img_create *c, const char *fmt, const char *list, st
 	return 0;
 }
 
+static int replace(char **where, const char *value, struct err *err)
+{
+	char *copy = value ? strdup(value) : NULL;
+
+	if (value && !copy) {
+		return err_set(err, ENOMEM, "out of memory");
+	}
+	if (copy) {
+		free(*where);
+		*where = copy;
+	}
+	return 0;
+}
+
+int img_create_backing(struct img_create *c, const char *file, const char *fmt, struct err *err)
+{
+	int r = replace(&c->backing, file, err);
+
+	return r ? r : replace(&c->backing_fmt, fmt, err);
+}
+
 void img_create_fini(struct img_create *c)
 {
 	opts_fini(&c->opts);
