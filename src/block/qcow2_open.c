@@ -316,6 +316,7 @@ static void caches_swap(struct q2 *q, struct change *c)
 	q->rc = c->rc;
 	c->l2 = l2;
 	c->rc = rc;
+	q->rc_last = NULL; /* of the old one */
 	q->clean_tick = 0;
 }
 
