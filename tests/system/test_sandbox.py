@@ -49,8 +49,11 @@ def threads(pid):
 	"""{name: {field of /proc/PID/task/TID/status: value}}"""
 	found = {}
 	for tid in os.listdir(f"/proc/{pid}/task"):
-		with open(f"/proc/{pid}/task/{tid}/status") as file:
-			fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+		try:
+			with open(f"/proc/{pid}/task/{tid}/status") as file:
+				fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+		except (FileNotFoundError, ProcessLookupError):
+			continue		# it has ended since
 		found[f"{fields['Name']} {tid}"] = fields
 	return found
 
