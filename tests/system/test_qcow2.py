@@ -146,7 +146,8 @@ def guest(tmp_path, small):
 	with v.direct("cd /; tar xf /dev/vda; exec sh /script",
 		      "-object", "iothread,id=io0", "-object", "iothread,id=io1",
 		      "-drive", f"if=none,id=tools,format=raw,readonly=on,file={tools_disk(tmp_path / 'tools')}",
-		      "-blockdev", f"driver=qcow2,node-name=top,discard=unmap,file.filename={top}",
+		      "-blockdev", f"driver=qcow2,node-name=top,discard=unmap,file.filename={top},"
+		      "backing.node-name=mid",
 		      "-drive", f"if=none,id=fs,format=qcow2,discard=unmap,file={fs}",
 		      "-drive", f"if=none,id=full,format=qcow2,file={full}",
 		      "-device", "virtio-blk-pci,drive=tools",
@@ -161,6 +162,16 @@ def guest(tmp_path, small):
 		out.expect(r"^TRIMMED")
 		assert allocated(fs) < before - 7 * MIB, "fstrim gave nothing back"
 		vm.qmp.cmd("block_resize", device="fs", size=48 * MIB)
+		# other options while it is in use; what cannot change says so
+		for options in ({"l2-cache-size": 4096, "refcount-cache-size": 4096, "discard": "unmap"},
+				{"lazy-refcounts": True, "overlap-check": "all", "discard": "unmap"},
+				{"cache": {"no-flush": False}, "discard": "unmap", "lazy-refcounts": False}):
+			vm.qmp.cmd("blockdev-reopen", options=[{"driver": "qcow2", "node-name": "top", **options}])
+		for options in ({"node-name": "top", "read-only": True}, {"node-name": "top", "file": "x"},
+				{"node-name": "mid", "driver": "qcow2", "read-only": False}):
+			reply = vm.qmp.raw(json.dumps({"execute": "blockdev-reopen",
+						       "arguments": {"options": [options]}}))
+			assert "error" in reply, (options, reply)
 		out.expect(r"^FILL")
 		for room in ("6M", "10M", "64M"):
 			event = vm.qmp.event("BLOCK_IO_ERROR")["data"]

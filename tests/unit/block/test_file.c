@@ -1,6 +1,6 @@
 /*
  * Raw images on real files: transfers, flush, discard, write-zeroes, O_DIRECT, and files that
- * are not what they should be.
+ * are not what they should be. With io_uring, with aio=threads, and where the host forbids io_uring.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <dirent.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -374,8 +379,57 @@ static void test_random(void **state)
 	(void)state;
 }
 
+static unsigned threads_now(void)
+{
+	DIR *d = opendir("/proc/self/task");
+	unsigned n = 0;
+
+	assert_non_null(d);
+	while (readdir(d)) {
+		n++;
+	}
+	closedir(d);
+	return n;
+}
+
+/* Where io_uring is forbidden the requests are made by threads, without a word on the command line. */
+static void test_forbidden(void **state)
+{
+	char *path = blkrig_file(NULL, SIZE);
+	unsigned before = threads_now();
+	struct blkrig r;
+
+	assert_int_equal(syscall(SYS_io_uring_setup, 1, NULL), -1);
+	assert_int_equal(errno, EPERM);
+	open_file(&r, path, "");
+	assert_true(threads_now() > before);
+	blkrig_close(&r);
+	unlink(path);
+	free(path);
+	(void)state;
+}
+
+/* For good: the last thing that this process does. */
+static void forbid_io_uring(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = {ARRAY_SIZE(code), code};
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) {
+		perror("seccomp");
+		abort();
+	}
+}
+
 int main(void)
 {
+	const struct CMUnitTest forbidden[] = {cmocka_unit_test(test_forbidden)};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_read_write),
 		cmocka_unit_test(test_scatter),
@@ -392,5 +446,9 @@ int main(void)
 	int failed = cmocka_run_group_tests_name("block file", tests, NULL, NULL);
 
 	aio = "threads";
-	return failed + cmocka_run_group_tests_name("block file, threads", tests, NULL, NULL);
+	failed += cmocka_run_group_tests_name("block file, threads", tests, NULL, NULL);
+	aio = "io_uring";
+	forbid_io_uring();
+	failed += cmocka_run_group_tests_name("block file, forbidden", forbidden, NULL, NULL);
+	return failed + cmocka_run_group_tests_name("block file, forbidden", tests, NULL, NULL);
 }

@@ -141,6 +141,66 @@ static void test_fault_rules(void **state)
 	(void)state;
 }
 
+/* A write that fails may have happened in part. */
+static void test_fault_torn(void **state)
+{
+	uint8_t *data, buf[3][700];
+	struct blkreq q;
+	struct blkrig r;
+
+	fault_open(&r, &data);
+	for (unsigned i = 0; i < 3; i++) {
+		memset(buf[i], (int)i + 1, sizeof(buf[i]));
+		q.iov[i] = (struct iovec){buf[i], sizeof(buf[i])};
+	}
+	blk_fault_set(r.node, &(struct blk_fault_rule){
+				      .ops = 1 << BLK_WRITE, .error = -EIO, .torn = 1000});
+	blkrig_submit_iov(&r, &q, BLK_WRITE, 0, 512, 3);
+	assert_int_equal(blkrig_wait(&r, &q), -EIO);
+	assert_int_equal(data[511], 0);
+	assert_int_equal(data[512], 1);
+	assert_int_equal(data[512 + 699], 1);
+	assert_int_equal(data[512 + 700], 2);
+	assert_int_equal(data[512 + 999], 2);
+	assert_int_equal(data[512 + 1000], 0);
+	/* of a flush nothing can happen in part */
+	blk_fault_set(r.node, &(struct blk_fault_rule){
+				      .ops = 1 << BLK_FLUSH, .error = -EIO, .torn = 1});
+	assert_int_equal(blkrig_do(&r, BLK_FLUSH, 0, 0, 0, NULL), -EIO);
+	blkrig_close(&r);
+	(void)state;
+}
+
+/* A request that is late has happened, and ends after one that began later. */
+static void test_fault_delay(void **state)
+{
+	const uint64_t delay = UINT64_C(30000000);
+	uint8_t *data, buf[512] = {7};
+	struct blkreq late, next;
+	struct blkrig r;
+	uint64_t began;
+
+	fault_open(&r, &data);
+	blk_fault_set(r.node, &(struct blk_fault_rule){
+				      .ops = 1 << BLK_WRITE, .count = 1, .delay_ns = delay});
+	began = loop_now_ns(r.loop);
+	blkrig_submit(&r, &late, BLK_WRITE, 0, 0, 512, buf);
+	blkrig_submit(&r, &next, BLK_WRITE, 0, 512, 512, buf);
+	assert_int_equal(blkrig_wait(&r, &next), 0);
+	assert_int_equal(data[0], 7);
+	assert_int_equal(blkrig_wait(&r, &late), 0);
+	assert_true(loop_now_ns(r.loop) - began >= delay);
+	/* with an error it is late, too, and has not happened */
+	blk_fault_set(r.node, &(struct blk_fault_rule){
+				      .ops = 1 << BLK_WRITE, .error = -EIO, .delay_ns = delay});
+	began = loop_now_ns(r.loop);
+	assert_int_equal(blkrig_do(&r, BLK_WRITE, 0, 1024, 512, buf), -EIO);
+	assert_true(loop_now_ns(r.loop) - began >= delay);
+	assert_int_equal(data[1024], 0);
+	blkrig_close(&r);
+	(void)state;
+}
+
 static void test_fault_hold(void **state)
 {
 	uint8_t *data, buf[3] = {1, 2, 3};
@@ -212,6 +272,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_memory),	   cmocka_unit_test(test_null),
 		cmocka_unit_test(test_users),	   cmocka_unit_test(test_fault_rules),
+		cmocka_unit_test(test_fault_torn),	  cmocka_unit_test(test_fault_delay),
 		cmocka_unit_test(test_fault_hold), cmocka_unit_test(test_resubmit_inside_done),
 	};
 
