@@ -1,6 +1,6 @@
 """nemu-img's command line beside qemu-img's: exit status, output and what is left, case by case."""
-import json
 import os
+import re
 import shlex
 import struct
 
@@ -176,7 +176,7 @@ def test_check(chain):
 	# qemu-img takes two runs for it
 	assert nemu_img(chain.n, "check", "-r", "all", "bad.qcow2").returncode == 0
 	assert shell(["qemu-img", "check", "bad.qcow2"], chain.n).returncode == 0
-	for bad in ("", "none", "-r foo base.qcow2", "--output=xml base.qcow2", "-T foo base.qcow2", "-f foo base.qcow2"):
+	for bad in ("", "none", "-r foo base.qcow2", "-p base.qcow2", "--output=xml base.qcow2", "-T foo base.qcow2", "-f foo base.qcow2"):
 		chain.run(f"check {bad}", status=1)
 
 
@@ -388,6 +388,37 @@ def test_bench(chain):
 	assert chain.both("bench -c 10 -o 80M data.qcow2")[1].returncode == 1
 	chain.same("src.raw", fmt="raw")
 	chain.same("data.qcow2")
+
+
+# each option of `qemu-img --help` that no case above has
+OPTIONS = [
+	"check --image-opts driver=qcow2,file.filename=base.qcow2", "check -U -f qcow2 base.qcow2", "check -T none base.qcow2",
+	"check -r all -q base.qcow2",
+	"compare --image-opts driver=raw,file.filename=src.raw driver=qcow2,file.filename=data.qcow2",
+	"compare -p src.raw data.qcow2", "convert -p -f raw -O qcow2 src.raw o", "convert -p -q -f raw src.raw o",
+	"convert -b mid.qcow2 -F qcow2 -O qcow2 top.qcow2 o",
+	"map --image-opts --output=json driver=qcow2,file.filename=top.qcow2", "map -U -f qcow2 --output=json top.qcow2",
+	"measure --image-opts -O qcow2 driver=qcow2,file.filename=top.qcow2", "measure -U -f raw -O qcow2 src.raw",
+	"measure -O qcow2 -o backing_file=mid.qcow2 --size 1G", "info -U --image-opts driver=raw,file.filename=src.raw",
+	"snapshot --image-opts -l driver=qcow2,file.filename=data.qcow2", "snapshot -q -c s data.qcow2",
+	"resize -q --shrink data.qcow2 9M", "bench --image-opts -c 10 driver=qcow2,file.filename=data.qcow2",
+	"dd --image-opts if=driver=qcow2,file.filename=data.qcow2 of=o bs=1M count=1",
+	"rebase -p -b base.qcow2 -F qcow2 top.qcow2", "rebase -q -U -b base.qcow2 -F qcow2 top.qcow2",
+	"rebase --image-opts -b base.qcow2 -F qcow2 driver=qcow2,file.filename=top.qcow2", "commit -p mid.qcow2",
+	"commit --image-opts driver=qcow2,file.filename=mid.qcow2", "commit -t none -q mid.qcow2",
+	"create -q -u -f qcow2 -b base.raw -F raw o 1M",
+]
+
+
+@pytest.mark.parametrize("args", OPTIONS)
+def test_options(chain, args):
+	if " -p " not in args:
+		chain.run(args)
+		return
+	# how many steps there are is each one's own
+	q, n = [re.split(r"\s*\(([\d.]+)/100%\)\s*", done.stdout) for done in chain.both(args)]
+	assert "".join(q[::2]).strip() == "".join(n[::2]).strip()
+	assert "100.00" in n[1::2] or "-q" in args
 
 
 def test_commands(pair):

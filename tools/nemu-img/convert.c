@@ -16,7 +16,6 @@ const struct img_opt convert_opts[] = {
 	{'o', NULL, "OPTIONS", "options of that format: name=value[,...], or help"},
 	{'B', NULL, "FILE", "backing file of the new image; it has what that of the source has"},
 	{'F', NULL, "FMT", "format of that backing file"},
-	{'b', NULL, "FILE", "the same as -B"},
 	{'c', NULL, NULL, "compress"},
 	{'C', NULL, NULL, "let the kernel copy, if it can; zeros are not looked for"},
 	{'l', NULL, "SNAPSHOT", "that snapshot: snapshot.name=NAME, snapshot.id=ID, or either alone"},
@@ -82,9 +81,6 @@ static int check_args(struct convert *v, struct err *err)
 		return bad("-C does not look at the data and so compresses nothing; keep -C or -c",
 			   err);
 	}
-	if (img_given(a, 'B') && img_given(a, 'b')) {
-		return bad("-B and -b are the same; keep one", err);
-	}
 	if (v->backing && a->count > 2) {
 		return bad("with a backing file (-B) there can be one source only", err);
 	}
@@ -100,7 +96,7 @@ static int read_args(struct convert *v, struct err *err)
 	uint64_t depth;
 	int r;
 
-	v->backing = img_given(a, 'B') ? img_arg(a, 'B') : img_arg(a, 'b');
+	v->backing = img_arg(a, 'B');
 	v->existing = img_given(a, 'n');
 	v->out_cache = img_given(a, 't') ? img_arg(a, 't') : "unsafe";
 	v->copy.any_order = img_given(a, 'W') && !img_given(a, 'c');
