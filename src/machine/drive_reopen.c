@@ -80,7 +80,8 @@ static int same_check(struct blk_node *n, struct opts *o, struct err *err)
 	const char *driver = opts_get(o, "driver");
 
 	if (driver && strcmp(driver, blk_driver_name(n))) {
-		return err_set(err, EINVAL, "Cannot change the driver of node '%s' from '%s' to '%.32s'",
+		return err_set(err, EINVAL,
+			       "Cannot change the driver of node '%s' from '%s' to '%.32s'",
 			       blk_name(n), blk_driver_name(n), driver);
 	}
 	for (unsigned i = 0; i < ARRAY_SIZE(roles); i++) {
@@ -88,7 +89,8 @@ static int same_check(struct blk_node *n, struct opts *o, struct err *err)
 		const struct blk_node *child = blk_child(n, roles[i]);
 
 		if (name && strcmp(name, child ? blk_name(child) : "")) {
-			return err_set(err, EINVAL, "Cannot replace the node '%s' has as '%s'; give "
+			return err_set(err, EINVAL,
+				       "Cannot replace the node '%s' has as '%s'; give "
 				       "the name of the one that is there, or leave it away",
 				       blk_name(n), roles[i]);
 		}
@@ -118,8 +120,8 @@ static int options_fill(struct opts *o, struct opts *out, struct err *err)
 	return ret;
 }
 
-int machine_block_reopen(struct machine *m, struct opts *o, machine_result_fn *done, void *opaque,
-			 struct err *err)
+int machine_block_reopen(struct machine *m, struct opts *o, machine_result_fn *done,
+			 void *opaque, struct err *err)
 {
 	const char *name = opts_get(o, "node-name");
 	struct blk_node *n = name ? blk_find(m->be.graph, name) : NULL;
@@ -130,7 +132,8 @@ int machine_block_reopen(struct machine *m, struct opts *o, machine_result_fn *d
 		return err_set(err, EINVAL, "Parameter 'node-name' is missing");
 	}
 	if (!n) {
-		return err_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "Cannot find node '%.64s'", name);
+		return err_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT,
+				     "Cannot find node '%.64s'", name);
 	}
 	if (m->be.reopen) {
 		return err_set(err, EBUSY, "another node is being reopened; try again");

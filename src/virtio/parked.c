@@ -46,8 +46,10 @@ static int parked_validate(const void *p, struct err *err)
 		segs += st->chain[i].n_out + st->chain[i].n_in;
 	}
 	return segs == st->nsegs ? 0
-				 : err_set(err, EINVAL, "the kept requests have %llu segments, and "
-					   "%u are there", (unsigned long long)segs, st->nsegs);
+				 : err_set(err, EINVAL,
+					   "the kept requests have %llu segments, and "
+					   "%u are there",
+					   (unsigned long long)segs, st->nsegs);
 }
 
 static const struct state_field parked_fields[] = {
@@ -177,8 +179,8 @@ int virtq_parked_load(const struct virtq_parked *st, struct virtio_dev *vd,
 			bad = c ? chain_fill(q, s, seg, c, max) : "there is no room for it";
 		}
 		if (bad) {
-			return err_set(err, EINVAL, "%s: kept request %u of queue %u: %s", vd->name, i,
-				       s->queue, bad);
+			return err_set(err, EINVAL, "%s: kept request %u of queue %u: %s",
+				       vd->name, i, s->queue, bad);
 		}
 		seg += s->n_out + s->n_in;
 	}

@@ -9,8 +9,8 @@
 #include "spec/virtio_blk.h"
 #include "spec/virtio_pci.h"
 
-#define SIZE 64u
-#define DESCS 3u /* of a slot */
+#define SIZE	64u
+#define DESCS	3u		      /* of a slot */
 #define WAIT_NS UINT64_C(20000000000) /* a host may be slow */
 
 #define COMMON(field) (disk.common + offsetof(struct virtio_pci_common_cfg, field))
@@ -29,7 +29,7 @@ static struct {
 		bool busy;
 	} slot[DISK_SLOTS];
 } disk;
-_Static_assert(DISK_SLOTS * DESCS <= SIZE, "descriptors");
+_Static_assert(DISK_SLOTS *DESCS <= SIZE, "descriptors");
 
 static struct {
 	struct virtq_desc desc[SIZE];
@@ -51,9 +51,11 @@ static uintptr_t structure(unsigned cfg_type, unsigned *cap)
 		if (pci_read8(disk.bdf, at + offsetof(struct virtio_pci_cap, cfg_type)) ==
 		    cfg_type) {
 			*cap = at;
-			return pci_bar(disk.bdf, pci_read8(disk.bdf, at + offsetof(struct virtio_pci_cap,
-										   bar))) +
-			       pci_read32(disk.bdf, at + offsetof(struct virtio_pci_cap, offset));
+			return pci_bar(disk.bdf,
+				       pci_read8(disk.bdf,
+						 at + offsetof(struct virtio_pci_cap, bar))) +
+			       pci_read32(disk.bdf,
+					  at + offsetof(struct virtio_pci_cap, offset));
 		}
 	}
 	guest_fail("a virtio structure is missing");
@@ -100,8 +102,8 @@ static void queue_start(void)
 		guest_fail("the disk takes no MSI-X vector");
 	}
 	disk.notify = structure(VIRTIO_PCI_CAP_NOTIFY_CFG, &cap);
-	mult = pci_read32(disk.bdf, cap + offsetof(struct virtio_pci_notify_cap,
-						   notify_off_multiplier));
+	mult = pci_read32(disk.bdf,
+			  cap + offsetof(struct virtio_pci_notify_cap, notify_off_multiplier));
 	disk.notify += mult * mmio_read16(COMMON(queue_notify_off));
 	mmio_write16(COMMON(queue_enable), 1);
 }
@@ -158,8 +160,10 @@ void disk_irq(void)
 static unsigned desc(unsigned i, const volatile void *at, size_t len, unsigned flags)
 {
 	vq.desc[i] = (struct virtq_desc){
-		.addr = le64_of((uintptr_t)at), .len = le32_of((uint32_t)len),
-		.flags = le16_of((uint16_t)flags), .next = le16_of((uint16_t)(i + 1)),
+		.addr = le64_of((uintptr_t)at),
+		.len = le32_of((uint32_t)len),
+		.flags = le16_of((uint16_t)flags),
+		.next = le16_of((uint16_t)(i + 1)),
 	};
 	return i + 1;
 }
@@ -172,15 +176,16 @@ static void submit(unsigned slot, uint32_t type, uint64_t sector, const void *da
 	if (disk.slot[slot].busy) {
 		guest_fail("the slot is in use");
 	}
-	disk.slot[slot].hdr = (struct virtio_blk_req_hdr){.type = le32_of(type),
-							  .sector = le64_of(sector)};
+	disk.slot[slot].hdr =
+		(struct virtio_blk_req_hdr){.type = le32_of(type), .sector = le64_of(sector)};
 	disk.slot[slot].status = 0xff;
 	disk.slot[slot].busy = true;
 	disk.busy++;
 	n = desc(n, &disk.slot[slot].hdr, sizeof(disk.slot[slot].hdr), VIRTQ_DESC_F_NEXT);
 	if (len) {
-		n = desc(n, data, len, VIRTQ_DESC_F_NEXT |
-				       (type == VIRTIO_BLK_T_IN ? VIRTQ_DESC_F_WRITE : 0));
+		n = desc(n, data, len,
+			 VIRTQ_DESC_F_NEXT |
+				 (type == VIRTIO_BLK_T_IN ? VIRTQ_DESC_F_WRITE : 0));
 	}
 	desc(n, &disk.slot[slot].status, 1, VIRTQ_DESC_F_WRITE);
 	vq.avail.ring[disk.avail_idx % SIZE] = (uint16_t)first;
@@ -240,7 +245,8 @@ bool disk_erase_start(unsigned slot, bool zero, uint64_t sector, uint32_t sector
 		return false;
 	}
 	disk.slot[slot].range = (struct virtio_blk_discard_write_zeroes){
-		.sector = le64_of(sector), .num_sectors = le32_of(sectors),
+		.sector = le64_of(sector),
+		.num_sectors = le32_of(sectors),
 		.flags = le32_of(zero ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0),
 	};
 	submit(slot, zero ? VIRTIO_BLK_T_WRITE_ZEROES : VIRTIO_BLK_T_DISCARD, 0,

@@ -307,7 +307,8 @@ static void base_of(unsigned *base, unsigned moment)
 	memset(base, 0, seen.size / SECTOR * sizeof(*base));
 	for (size_t i = 0; i < seen.count; i++) {
 		const struct entry *e = &seen.entry[i];
-		bool durable = e->ended && (e->ended < flush || (e->fua && e->ended_at <= moment));
+		bool durable =
+			e->ended && (e->ended < flush || (e->fua && e->ended_at <= moment));
 
 		if (!durable || e->op == BLK_DISCARD || e->op == BLK_FLUSH) {
 			continue;
@@ -320,7 +321,8 @@ static void base_of(unsigned *base, unsigned moment)
 
 static bool sector_ok(const uint8_t *sector, uint64_t at, unsigned base, unsigned moment)
 {
-	if (base ? is(sector, left_by(&seen.entry[base - 1], at)) : is(sector, seen.first + at)) {
+	if (base ? is(sector, left_by(&seen.entry[base - 1], at))
+		 : is(sector, seen.first + at)) {
 		return true;
 	}
 	for (size_t i = base; i < seen.count; i++) {
@@ -363,8 +365,10 @@ static int content_check(struct q2 *q, const struct blk_crash *c, struct err *er
 	base_of(base, c->at);
 	for (uint64_t at = 0; at < seen.size && !r; at += SECTOR) {
 		if (!sector_ok(now + at, at, base[at / SECTOR], c->at)) {
-			r = err_set(err, EILSEQ, "sector %llu holds neither what was flushed nor "
-				    "what was written since", (unsigned long long)(at / SECTOR));
+			r = err_set(err, EILSEQ,
+				    "sector %llu holds neither what was flushed nor "
+				    "what was written since",
+				    (unsigned long long)(at / SECTOR));
 		}
 	}
 	free(base);
@@ -395,7 +399,8 @@ static int judge(const uint8_t *data, uint64_t size, const struct blk_crash *c, 
 	q = engine(n, io, !(data[7] == 3 && data[79] & QCOW2_INCOMPAT_DIRTY), err);
 	r = q ? q2_check(q, &check, 0, err) : -EIO;
 	if (!r && (check.corruptions || check.check_errors)) {
-		r = err_set(err, EILSEQ, "%llu corruptions", (unsigned long long)check.corruptions);
+		r = err_set(err, EILSEQ, "%llu corruptions",
+			    (unsigned long long)check.corruptions);
 	}
 	r = r ? r : content_check(q, c, err);
 	q2_abandon(q);
@@ -445,7 +450,8 @@ static int judge_all(unsigned images, unsigned seed, const char *dir, struct err
 	for (size_t i = 0; i < seen.count; i++) {
 		flushes += seen.entry[i].op == BLK_FLUSH && seen.entry[i].ended;
 	}
-	printf("moments=%u requests=%zu flushes=%u images=%u\n", now, seen.count, flushes, images);
+	printf("moments=%u requests=%zu flushes=%u images=%u\n", now, seen.count, flushes,
+	       images);
 	return r;
 }
 
@@ -492,7 +498,8 @@ static int run(struct tool *t, struct err *err)
 	}
 	r = machine_new(t->loop, &t->cfg, &env, &t->m, err);
 	if (!r && !(seen.journal && seen.first)) {
-		r = err_set(err, EINVAL, "there is no disk with driver=witness and driver=power");
+		r = err_set(err, EINVAL,
+			    "there is no disk with driver=witness and driver=power");
 	}
 	if (r) {
 		return r;
@@ -524,7 +531,8 @@ int main(int argc, char **argv)
 	int r;
 
 	if (argc < 7 || strcmp(argv[5], "--")) {
-		fprintf(stderr, "crash_tool: give MOMENTS IMAGES SEED DIR, then -- and nemu's options\n");
+		fprintf(stderr, "crash_tool: give MOMENTS IMAGES SEED DIR, then -- and nemu's "
+				"options\n");
 		return 1;
 	}
 	t.moments = (unsigned)strtoul(argv[1], NULL, 10);

@@ -17,7 +17,7 @@ struct blk_request {
 	struct blk_req io;
 	struct iovec *iov;
 	struct iovec *last; /* entry whose end is the status byte */
-	bool whole;         /* loaded: as it was popped, request_start() comes first */
+	bool whole;	    /* loaded: as it was popped, request_start() comes first */
 };
 
 /* Owner: the queue's loop, after creation. */
@@ -27,9 +27,11 @@ struct blk_queue {
 	struct blk_chan *chan;
 	bool chan_owned; /* else it is that of an earlier queue on the same loop */
 	struct blk_request *pool, *free;
-	struct blk_request *kept, **kept_end; /* failed, and tried again when the queue starts … */
-	uint32_t resets;                  /* … if it has not been reset since then */
-	unsigned fresh; /* requests of the pool from here on were never used: their pages neither */
+	struct blk_request *kept,
+		**kept_end; /* failed, and tried again when the queue starts … */
+	uint32_t resets;    /* … if it has not been reset since then */
+	unsigned
+		fresh; /* requests of the pool from here on were never used: their pages neither */
 	struct iovec *iovs;
 	struct loop_hook hook;
 	bool unsignalled; /* pushed since the last virtq_notify() */
@@ -38,7 +40,7 @@ struct blk_queue {
 struct virtio_blk {
 	struct virtio_dev vd;
 	struct blk_node *node;
-	struct blk_info info;   /* but for its size, which can change: */
+	struct blk_info info; /* but for its size, which can change: */
 	_Atomic uint64_t sectors;
 	struct blk_user *user;
 	bool read_only, write_through, config_wce;
@@ -63,8 +65,9 @@ static inline struct blk_queue *blk_of_vq(struct virtq *q)
 }
 
 /* blk.c; both for the owner of the queue */
-struct blk_request *blk_request_free(struct blk_queue *bq); /* stays the first of its free list */
-void blk_kept_drop(struct blk_queue *bq);                    /* their driver has reset them */
+struct blk_request *
+blk_request_free(struct blk_queue *bq);	  /* stays the first of its free list */
+void blk_kept_drop(struct blk_queue *bq); /* their driver has reset them */
 /* blk_state.c */
 extern const struct state_desc blk_state_desc;
 int blk_save(struct virtio_dev *vd, void *st, struct err *err);

@@ -78,11 +78,12 @@ static int kept_save(struct virtio_blk *b, struct virtq_parked *st, struct err *
 			struct virtq_chain c = chain_whole(r, iov);
 
 			if (virtq_parked_save(st, bq->vq, &c)) {
-				return err_set(err, EBUSY,
-					       "%s: too many requests have failed and wait for "
-					       "their next try; make room on the disk and let the "
-					       "machine go on (cont) before its state is saved",
-					       b->vd.name);
+				return err_set(
+					err, EBUSY,
+					"%s: too many requests have failed and wait for "
+					"their next try; make room on the disk and let the "
+					"machine go on (cont) before its state is saved",
+					b->vd.name);
 			}
 		}
 	}
