@@ -51,7 +51,7 @@ struct bench {
 
 static struct bench bench;
 
-static void die(const char *text)
+static _Noreturn void die(const char *text)
 {
 	fprintf(stderr, "blk_qcow2: %s\n", text);
 	exit(1);
@@ -82,7 +82,7 @@ static struct blk_node *node_of(const char *text, struct blk_graph *g)
 {
 	struct opts o = {0};
 	struct err err = {0};
-	struct blk_node *n;
+	struct blk_node *n = NULL;
 
 	if (opts_parse(&o, "image", text, "driver", &err) || blk_open(g, &o, &n, &err)) {
 		die(err.msg);
