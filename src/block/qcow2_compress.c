@@ -202,7 +202,8 @@ static size_t pack_zlib(struct blk_packer *p, const void *in, size_t len, void *
 	return deflate(z, Z_FINISH) == Z_STREAM_END ? cap - z->avail_out : 0;
 }
 
-static size_t pack_zstd(struct blk_packer *packer, const void *in, size_t len, void *out, size_t cap)
+static size_t pack_zstd(struct blk_packer *packer, const void *in, size_t len, void *out,
+			size_t cap)
 {
 	struct packer *p = packer_of(packer);
 	size_t r = p->z->compress(p->ctx, out, cap, in, len, ZSTD_CLEVEL_DEFAULT);

@@ -362,7 +362,8 @@ static int packed_place(struct q2 *q, size_t len, uint64_t *host)
 }
 
 /* Those that lie one behind the other go to the file together. */
-static int packed_send(struct q2 *q, const struct blk_packed *p, const uint64_t *host, unsigned n)
+static int packed_send(struct q2 *q, const struct blk_packed *p, const uint64_t *host,
+		       unsigned n)
 {
 	struct iovec iov[BLK_PACKED_MAX];
 	int r = 0;
