@@ -134,6 +134,7 @@ const char *blk_name(const struct blk_node *n);   /* node-name, or generated "#b
 const char *blk_driver_name(const struct blk_node *n);
 const char *blk_filename(const struct blk_node *n); /* of the file at its end, or "" */
 struct blk_node *blk_child(const struct blk_node *n, const char *role); /* or NULL */
+struct blk_node *blk_parent(const struct blk_node *n); /* the first that stands on n, or NULL */
 void blk_info(const struct blk_node *n, struct blk_info *out);
 uint64_t blk_size(const struct blk_node *n); /* any thread */
 

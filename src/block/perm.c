@@ -235,6 +235,20 @@ struct blk_node *blk_user_node(const struct blk_user *u)
 
 /* --- edges --- */
 
+struct blk_node *blk_parent(const struct blk_node *n)
+{
+	struct list *pos;
+
+	list_for_each (pos, &n->users) {
+		const struct blk_user *u = list_entry(pos, const struct blk_user, link);
+
+		if (u->parent) {
+			return u->parent;
+		}
+	}
+	return NULL;
+}
+
 int blk_edge_new(struct blk_node *parent, const char *role, struct blk_node *child,
 		 struct err *err)
 {

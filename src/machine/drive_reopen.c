@@ -1,6 +1,7 @@
 /*
- * A disk with other options while the machine runs (blockdev-reopen): its node and the files below it are
- * drained from the top down, change, and go on. The guest waits for that, and sees nothing else.
+ * A disk with other options while the machine runs (blockdev-reopen): its node is drained,
+ * changes with the files below it, and goes on. The guest waits for that, and sees nothing else. What is
+ * below has no requests but the node's own then, and those it needs: a format writes its metadata first.
  *
  * Options have QEMU's meaning: those that every node has are at their defaults if they are not named.
  * What stands below cannot be replaced, and no file is opened: the process has no right to any more.
@@ -14,25 +15,20 @@
 #include "block/block.h"
 #include "machine/machine_int.h"
 
-#define MAX_BELOW 16
-
 struct drive_reopen {
 	struct machine *m;
 	struct opts opts; /* owned */
-	struct blk_node *node[MAX_BELOW];
-	struct blk_drain drain[MAX_BELOW];
-	unsigned nodes, draining;
+	struct blk_node *node;
+	struct blk_drain drain;
 	machine_result_fn *done;
 	void *opaque;
 };
 
 static void reopen_free(struct drive_reopen *r)
 {
-	while (r->draining) {
-		blk_drain_end(&r->drain[--r->draining]);
-	}
-	for (unsigned i = r->nodes; i-- > 0;) {
-		blk_unref(r->node[i]);
+	if (r->node) {
+		blk_drain_end(&r->drain);
+		blk_unref(r->node);
 	}
 	opts_fini(&r->opts);
 	free(r);
@@ -46,8 +42,6 @@ void drives_reopen_cancel(struct backends *b)
 	}
 }
 
-static void drain_next(struct drive_reopen *r);
-
 static void drained(void *opaque)
 {
 	struct drive_reopen *r = opaque;
@@ -56,21 +50,9 @@ static void drained(void *opaque)
 	struct err err = {.msg = ""};
 	int ret;
 
-	if (r->draining < r->nodes) {
-		drain_next(r);
-		return;
-	}
-	ret = blk_reopen(r->node[0], &r->opts, &err);
+	ret = blk_reopen(r->node, &r->opts, &err);
 	drives_reopen_cancel(&r->m->be);
 	done(arg, ret ? &err : NULL);
-}
-
-static void drain_next(struct drive_reopen *r)
-{
-	struct blk_drain *d = &r->drain[r->draining];
-
-	*d = (struct blk_drain){.loop = r->m->vm.loop, .drained = drained, .opaque = r};
-	blk_drain_begin(r->node[r->draining++], d);
 }
 
 /* Names that have to be what they are. */
@@ -135,6 +117,12 @@ int machine_block_reopen(struct machine *m, struct opts *o, machine_result_fn *d
 		return err_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT,
 				     "Cannot find node '%.64s'", name);
 	}
+	if (blk_parent(n)) {
+		/* a format uses its file when nobody asks it to, and cannot be held back by the file */
+		return err_set(err, EBUSY,
+			       "node '%s' is below node '%s'; reopen that one, which changes both",
+			       blk_name(n), blk_name(blk_parent(n)));
+	}
 	if (m->be.reopen) {
 		return err_set(err, EBUSY, "another node is being reopened; try again");
 	}
@@ -155,11 +143,10 @@ int machine_block_reopen(struct machine *m, struct opts *o, machine_result_fn *d
 		reopen_free(r);
 		return ret;
 	}
-	for (; n && r->nodes < MAX_BELOW; n = blk_child(n, "file")) {
-		blk_ref(n);
-		r->node[r->nodes++] = n;
-	}
+	blk_ref(n);
+	r->node = n;
 	m->be.reopen = r;
-	drain_next(r);
+	r->drain = (struct blk_drain){.loop = m->vm.loop, .drained = drained, .opaque = r};
+	blk_drain_begin(n, &r->drain);
 	return 0;
 }

@@ -147,7 +147,7 @@ def guest(tmp_path, small):
 		      "-object", "iothread,id=io0", "-object", "iothread,id=io1",
 		      "-drive", f"if=none,id=tools,format=raw,readonly=on,file={tools_disk(tmp_path / 'tools')}",
 		      "-blockdev", f"driver=qcow2,node-name=top,discard=unmap,file.filename={top},"
-		      "backing.node-name=mid",
+		      "backing.node-name=mid,file.node-name=below",
 		      "-drive", f"if=none,id=fs,format=qcow2,discard=unmap,file={fs}",
 		      "-drive", f"if=none,id=full,format=qcow2,file={full}",
 		      "-device", "virtio-blk-pci,drive=tools",
@@ -168,7 +168,7 @@ def guest(tmp_path, small):
 				{"cache": {"no-flush": False}, "discard": "unmap", "lazy-refcounts": False}):
 			vm.qmp.cmd("blockdev-reopen", options=[{"driver": "qcow2", "node-name": "top", **options}])
 		for options in ({"node-name": "top", "read-only": True}, {"node-name": "top", "file": "x"},
-				{"node-name": "mid", "driver": "qcow2", "read-only": False}):
+				{"node-name": "mid", "driver": "qcow2", "read-only": False}, {"node-name": "below"}):
 			reply = vm.qmp.raw(json.dumps({"execute": "blockdev-reopen",
 						       "arguments": {"options": [options]}}))
 			assert "error" in reply, (options, reply)
