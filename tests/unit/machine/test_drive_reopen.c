@@ -1,6 +1,6 @@
 /*
- * blockdev-reopen, as the machine does it: the disk is drained from the top down while requests are under
- * way, changes, and goes on; what cannot change says so.
+ * blockdev-reopen, as the machine does it: the disk is drained while requests are under way, changes,
+ * and goes on; what cannot change says so.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +46,30 @@ static void reopened(void *opaque, const struct err *err)
 	snprintf(r->said, sizeof(r->said), "%s", err ? err->msg : "");
 }
 
-static void start(struct rig *r)
+/* An empty image of 1 MiB. */
+static void format(const char *path)
+{
+	struct blk_node *file;
+	struct blk_user *user;
+	struct opts o = {0};
+	struct err err;
+	char text[200];
+
+	snprintf(text, sizeof(text), "driver=file,filename=%s", path);
+	assert_int_equal(opts_parse(&o, "image", text, NULL, &err), 0);
+	assert_int_equal(blk_open(NULL, &o, &file, &err), 0);
+	opts_fini(&o);
+	assert_int_equal(blk_attach(file, "test", BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL,
+				    NULL, NULL, &user, &err),
+			 0);
+	assert_int_equal(opts_parse(&o, "create", "size=1M", NULL, &err), 0);
+	assert_int_equal(blk_qcow2_driver.create(NULL, file, &o, &err), 0);
+	opts_fini(&o);
+	blk_detach(user);
+	blk_unref(file);
+}
+
+static void start(struct rig *r, const char *driver)
 {
 	struct opts o = {0};
 	struct err err;
@@ -58,11 +81,14 @@ static void start(struct rig *r)
 	fd = mkstemp(r->path);
 	assert_true(fd >= 0 && ftruncate(fd, 65536) == 0);
 	close(fd);
+	if (!strcmp(driver, "qcow2")) {
+		format(r->path);
+	}
 	r->m = calloc(1, sizeof(*r->m));
 	assert_int_equal(loop_new(&r->m->vm.loop, "control", 0), 0);
 	assert_int_equal(blk_graph_new(&r->m->be.graph), 0);
-	snprintf(text, sizeof(text), "driver=raw,node-name=top,file.node-name=f,file.filename=%s",
-		 r->path);
+	snprintf(text, sizeof(text), "driver=%s,node-name=top,file.node-name=f,file.filename=%s",
+		 driver, r->path);
 	assert_int_equal(opts_parse(&o, "-blockdev", text, NULL, &err), 0);
 	assert_int_equal(blk_open(r->m->be.graph, &o, &r->top, &err), 0);
 	opts_fini(&o);
@@ -129,7 +155,7 @@ static void test_changes(void **state)
 	struct err err;
 	struct rig r;
 
-	start(&r);
+	start(&r, "raw");
 	f = blk_find(r.m->be.graph, "f");
 	submit(&r);
 	assert_string_equal(reopen(&r, "node-name=top,driver=raw,file=f,discard=unmap,"
@@ -142,7 +168,7 @@ static void test_changes(void **state)
 	assert_false(r.top->info.can_discard || f->info.can_discard || f->info.write_cache);
 	assert_int_equal(r.top->opt.detect_zeroes, BLK_DETECT_OFF);
 	/* requests that come meanwhile wait, and are done then */
-	assert_int_equal(ask(&r, "node-name=f", &err), 0);
+	assert_int_equal(ask(&r, "node-name=top", &err), 0);
 	assert_int_equal(ask(&r, "node-name=top", &err), -EBUSY);
 	submit(&r);
 	while (!r.req_done || !r.done) {
@@ -150,6 +176,26 @@ static void test_changes(void **state)
 	}
 	assert_string_equal(r.said, "");
 	assert_true(f->info.write_cache);
+	stop(&r);
+	(void)state;
+}
+
+/* A format's own thread has written to the file, and does so again when its options change. */
+static void test_format(void **state)
+{
+	struct err err;
+	struct rig r;
+
+	start(&r, "qcow2");
+	for (unsigned i = 0; i < 2; i++) {
+		submit(&r);
+		while (!r.req_done) {
+			loop_step(r.m->vm.loop, 1000);
+		}
+		assert_string_equal(reopen(&r, "node-name=top,l2-cache-size=4096,lazy-refcounts=on,"
+					   "cache.no-flush=on", &err), "");
+		assert_string_equal(reopen(&r, "node-name=top,lazy-refcounts=off", &err), "");
+	}
 	stop(&r);
 	(void)state;
 }
@@ -168,11 +214,12 @@ static void test_refused(void **state)
 		{"node-name=top,offset=512", "offset"},
 		{"node-name=top,discard=maybe", "discard"},
 		{"node-name=top,force-share=on", "force-share"},
+		{"node-name=f", "below node 'top'"},
 	};
 	struct err err;
 	struct rig r;
 
-	start(&r);
+	start(&r, "raw");
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
 		const char *said = reopen(&r, bad[i].text, &err);
 
@@ -206,6 +253,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_changes),
+		cmocka_unit_test(test_format),
 		cmocka_unit_test(test_refused),
 	};
 
