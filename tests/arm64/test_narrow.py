@@ -5,8 +5,9 @@ import subprocess
 
 import pytest
 import test_arm64 as arm
+import vm as v
 
-NARROW = os.path.join(arm.BUILD, "tests", "arm64", "narrow.so")
+NARROW = os.path.join(v.BUILD, "tests", "arm64", "narrow.so")
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def test_direct_boot(tmp_path):
 	"""ECAM and the 64-bit window are within 36 bits, and a device behind a port works there."""
 	disk = tmp_path / "disk.img"
 	disk.write_bytes(b"behind a port" + bytes((1 << 20) - 13))
-	status, text, _, errors = arm.run_direct(
+	status, text, _, errors = v.run_direct(
 		"echo DISK=$(head -c 13 /dev/vda); cat /proc/iomem; lspci -v",
 		"-device", "pcie-root-port,id=rp0,chassis=1", "-drive", f"if=none,id=d,format=raw,file={disk}",
 		"-device", "virtio-blk-pci,drive=d,bus=rp0", mem="1G")
